@@ -1,0 +1,90 @@
+"""Small things about time and Deferreds that every layer needs.
+
+Nothing here knows MongoDB. Waiting without sharing a Deferred is :class:`Broadcast`; a point in time that is
+passed down instead of kept in a context is :class:`Deadline`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+__all__ = ["Broadcast", "Clock", "Deadline"]
+
+
+class Clock(Protocol):
+    """The part of ``IReactorTime`` that only reads the time."""
+
+    def seconds(self) -> float:
+        """The current time in seconds on this clock's own scale."""
+        ...
+
+
+@attrs.frozen
+class Deadline:
+    """A point on one clock after which waiting ends, or never.
+
+    :ivar at: seconds on the clock that made it; ``None`` for never.
+    """
+
+    at: float | None
+
+    never: ClassVar[Deadline]
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float | None) -> Deadline:
+        """The deadline ``seconds`` from now on ``clock``; ``None`` gives :attr:`never`."""
+        return cls.never if seconds is None else cls(clock.seconds() + seconds)
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds left at ``now``, never below zero; ``None`` if there is no limit."""
+        return None if self.at is None else max(0.0, self.at - now)
+
+    def passed(self, now: float) -> bool:
+        """Whether ``now`` is at or beyond it."""
+        return self.at is not None and now >= self.at
+
+    def earlier(self, other: Deadline) -> Deadline:
+        """The one of the two that comes first."""
+        if self.at is None:
+            return other
+        return self if other.at is None or self.at <= other.at else other
+
+
+Deadline.never = Deadline(None)
+
+
+class Broadcast:
+    """Tells any number of waiters that something happened; each waits on a Deferred of its own.
+
+    A waiter may cancel its Deferred: it alone stops waiting.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[Deferred[None], None] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self) -> Deferred[None]:
+        """Wait for the next :meth:`fire`.
+
+        :returns: a Deferred that fires with ``None``; it fails only with ``CancelledError``, by its own ``cancel()``.
+        """
+        waiter: Deferred[None] = Deferred(self._forget)
+        self._waiting[waiter] = None
+        return waiter
+
+    def fire(self) -> None:
+        """Wake all who wait now; who waits from here on waits for the next call."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            if not waiter.called:
+                waiter.callback(None)
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        self._waiting.pop(waiter, None)

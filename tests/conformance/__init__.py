@@ -1,0 +1,1 @@
+"""The MongoDB driver specification tests, run against this driver."""

@@ -1,0 +1,622 @@
+"""The MongoDB wire protocol as Twisted Protocols: bytes to messages, a request to its Deferred, and nothing above that.
+
+What the bytes mean is :mod:`txmongo._wire`'s; which connection a command takes, what it retries and when it times out is
+decided above. :class:`MongoProtocol` *pipelines*: any number of requests may be in flight on one connection, and since a
+MongoDB server answers the requests of a connection in their order, each reply belongs to the oldest request that still
+waits.
+
+The interface is that of TxMongo: :class:`MongoClientProtocol` sends, :class:`MongoServerProtocol` receives and calls a hook
+for each kind of message (the base of fake servers and proxies), :class:`MongoProtocol` is both.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+import bson
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmongo import _pymongo
+from txmongo._wire import op_compressed
+from txmongo._wire.decoder import Decoder, decode_message
+from txmongo._wire.header import (
+    DEFAULT_MAX_MESSAGE_SIZE,
+    OP_COMPRESSED,
+    OP_DELETE,
+    OP_GET_MORE,
+    OP_INSERT,
+    OP_KILL_CURSORS,
+    OP_MSG,
+    OP_MSG_LEGACY,
+    OP_NAMES,
+    OP_QUERY,
+    OP_REPLY,
+    OP_UPDATE,
+    next_request_id,
+)
+from txmongo._wire.op_legacy import Delete, GetMore, Insert, KillCursors, Query, Reply, Update
+from txmongo._wire.op_msg import MORE_TO_COME, Msg, encode_command, single_body
+from txmongo.errors import AutoReconnect, InvalidOperation, ProtocolError, PyMongoError, error_from_reply
+
+__all__ = [
+    "OP_COMPRESSED",
+    "OP_DELETE",
+    "OP_GETMORE",
+    "OP_INSERT",
+    "OP_KILL_CURSORS",
+    "OP_MSG",
+    "OP_MSG_LEGACY",
+    "OP_NAMES",
+    "OP_QUERY",
+    "OP_REPLY",
+    "OP_UPDATE",
+    "Delete",
+    "Getmore",
+    "Insert",
+    "KillCursors",
+    "MongoAuthenticationError",
+    "MongoClientProtocol",
+    "MongoDecoder",
+    "MongoProtocol",
+    "MongoServerProtocol",
+    "Msg",
+    "Query",
+    "Reply",
+    "Update",
+]
+
+OP_GETMORE = OP_GET_MORE
+Getmore = GetMore
+
+_log = Logger(namespace="txmongo.protocol")
+
+_ids_and_opcode = struct.Struct("<iii").unpack_from
+
+#: Commands whose messages are never compressed: OP_COMPRESSED specification, "Messages not allowed to be compressed".
+_NEVER_COMPRESSED = frozenset(
+    {
+        b"hello",
+        b"isMaster",
+        b"ismaster",
+        b"saslStart",
+        b"saslContinue",
+        b"getnonce",
+        b"authenticate",
+        b"createUser",
+        b"updateUser",
+        b"copydbSaslStart",
+        b"copydbgetnonce",
+        b"copydb",
+    }
+)
+
+AnyMessage = Any
+
+
+class MongoAuthenticationError(Exception):
+    """An authentication mechanism that cannot be used; kept under its TxMongo 15.2 name."""
+
+
+class MongoDecoder:
+    """Bytes in, messages out: the wire format without a connection.
+
+    :ivar dataBuffer: the bytes that were fed and not yet taken as messages.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self._frames: deque[bytes] = deque()
+
+    @property
+    def dataBuffer(self) -> bytes:
+        """The bytes of messages that nobody has taken yet, whole or not."""
+        return b"".join(self._frames) + self._decoder.pending
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes as they came from the network, cut anywhere.
+
+        :raises ProtocolError: they are not the MongoDB wire protocol; nothing more can be decoded.
+        """
+        self._frames.extend(self._decoder.feed(data))
+
+    def __next__(self) -> AnyMessage:
+        """The next whole message, or ``None`` if more bytes are needed."""
+        return self.decode(self._frames.popleft()) if self._frames else None
+
+    next = __next__
+
+    def __iter__(self) -> MongoDecoder:
+        return self
+
+    @staticmethod
+    def decode(message_data: bytes) -> AnyMessage:
+        """The message that a whole frame, header included, holds.
+
+        :raises ProtocolError: the frame is not a well-formed message.
+        """
+        return decode_message(message_data)
+
+
+class MongoServerProtocol(Protocol):
+    """Receives messages of any kind and calls a hook for each: the base of fake servers and proxies.
+
+    A subclass overrides the hooks it cares about; the others do nothing. A message that is not MongoDB's wire protocol
+    closes the connection through :meth:`fail`.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decode ``data`` and hand each whole message to :meth:`handle`."""
+        try:
+            for frame in self._decoder.feed(data):
+                self.handle(decode_message(frame))
+        except ProtocolError as error:
+            self.fail(error)
+
+    def fail(self, reason: Any) -> None:
+        """Close the connection because of ``reason``, an exception or a Failure."""
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+    def handle(self, request: AnyMessage) -> None:
+        """Call the hook for a message's kind."""
+        hook = getattr(self, "handle_" + OP_NAMES[request.opcode], None)
+        if hook is not None:
+            hook(request)
+
+    def handle_REPLY(self, request: Reply) -> None:
+        """An OP_REPLY came."""
+
+    def handle_MSG(self, request: Msg) -> None:
+        """An OP_MSG came."""
+
+    def handle_UPDATE(self, request: Update) -> None:
+        """An OP_UPDATE came."""
+
+    def handle_INSERT(self, request: Insert) -> None:
+        """An OP_INSERT came."""
+
+    def handle_QUERY(self, request: Query) -> None:
+        """An OP_QUERY came."""
+
+    def handle_GETMORE(self, request: GetMore) -> None:
+        """An OP_GET_MORE came."""
+
+    def handle_DELETE(self, request: Delete) -> None:
+        """An OP_DELETE came."""
+
+    def handle_KILL_CURSORS(self, request: KillCursors) -> None:
+        """An OP_KILL_CURSORS came."""
+
+
+class MongoClientProtocol(Protocol):
+    """Sends messages of any kind, the legacy ones included, without waiting for anything."""
+
+    def get_request_id(self) -> int:
+        """A request id that no other request of this process uses at the moment."""
+        return next_request_id()
+
+    def send(self, request: AnyMessage) -> int:
+        """Encode a message under a new request id and write it.
+
+        :returns: the request id.
+        """
+        request_id = self.get_request_id()
+        assert self.transport is not None
+        self.transport.write(request.encode(request_id))
+        return request_id
+
+    def send_REPLY(self, request: Reply) -> int:
+        """Send an OP_REPLY; returns its request id."""
+        return self.send(request)
+
+    def send_MSG(self, request: Msg) -> int:
+        """Send an OP_MSG; returns its request id."""
+        return self.send(request)
+
+    def send_UPDATE(self, request: Update) -> int:
+        """Send an OP_UPDATE (MongoDB up to 5.0); returns its request id."""
+        return self.send(request)
+
+    def send_INSERT(self, request: Insert) -> int:
+        """Send an OP_INSERT (MongoDB up to 5.0); returns its request id."""
+        return self.send(request)
+
+    def send_QUERY(self, request: Query) -> Any:
+        """Send an OP_QUERY (MongoDB up to 5.0, beyond that only a hello); returns its request id."""
+        return self.send(request)
+
+    def send_GETMORE(self, request: GetMore) -> Any:
+        """Send an OP_GET_MORE (MongoDB up to 5.0); returns its request id."""
+        return self.send(request)
+
+    def send_DELETE(self, request: Delete) -> int:
+        """Send an OP_DELETE (MongoDB up to 5.0); returns its request id."""
+        return self.send(request)
+
+    def send_KILL_CURSORS(self, request: KillCursors) -> int:
+        """Send an OP_KILL_CURSORS (MongoDB up to 5.0); returns its request id."""
+        return self.send(request)
+
+
+class _Waiter:
+    """A request in flight: which reply is its, and who waits for it."""
+
+    __slots__ = ("_protocol", "deferred", "on_reply", "request_id")
+
+    def __init__(self, protocol: MongoProtocol, request_id: int, on_reply: Callable[[Msg], None] | None) -> None:
+        self._protocol = protocol
+        self.request_id = request_id
+        self.on_reply = on_reply
+        #: ``None`` once nobody waits any more: the reply is still to come and will be dropped.
+        self.deferred: Deferred[Any] | None = Deferred(self.cancelled)
+
+    def cancelled(self, _deferred: Deferred[Any]) -> None:
+        """The caller gave up; Deferred.cancel fails it with CancelledError after this returns."""
+        self.deferred = None
+        if self.on_reply is not None:
+            # A stream has no last reply to wait for: only the end of the connection stops the server.
+            self._protocol.abort(AutoReconnect("a stream of replies was cancelled"))
+
+
+class _Elsewhere:
+    """Stands for a reply that came on another connection, already decoded and checked."""
+
+    __slots__ = ("document",)
+
+    def __init__(self, document: Mapping[str, Any] | None) -> None:
+        self.document = document
+
+
+class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
+    """One connection to a MongoDB server.
+
+    It may be used on its own, without a pool: ``connectionReady()`` tells when it is connected, :meth:`command` and
+    :meth:`send_msg` send commands.
+
+    :ivar max_message_size: bytes; a longer message from the server closes the connection.
+    :ivar compressor: what the handshake agreed on, or ``None``.
+    :ivar seconds: the clock.
+    :ivar last_received_at: when bytes last came, on that clock.
+    :ivar lost_hook: called once with the Failure of ``connectionLost``, after every waiter has failed.
+    :ivar late_reply_hook: called when the reply of a request comes for which nobody waits any more.
+    """
+
+    min_wire_version: int | None = None
+    max_wire_version: int | None = None
+    compressor: Any = None
+    lost_hook: Callable[[Failure], None] | None = None
+    late_reply_hook: Callable[[], None] | None = None
+
+    def __init__(self) -> None:
+        MongoServerProtocol.__init__(self)
+        self.seconds: Callable[[], float] = time.monotonic
+        self.last_received_at = 0.0
+        self._waiters: deque[_Waiter] = deque()
+        self._ready: list[Deferred[MongoProtocol]] = []
+        self._abort_reason: BaseException | None = None
+        self._lost = False
+        # The last request that was left to the transport's buffer; once it was answered the buffer is known to be empty.
+        self._buffered_id = 0
+        self._write_some: Callable[[bytes], Any] | None = None
+
+    @property
+    def max_message_size(self) -> int:
+        """The longest message in bytes that is taken from the server."""
+        return self._decoder.max_message_size
+
+    @max_message_size.setter
+    def max_message_size(self, size: int) -> None:
+        self._decoder.max_message_size = size
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests the server has yet to answer, those counted for which nobody waits any more."""
+        return len(self._waiters)
+
+    def inflight(self) -> int:
+        """How many requests have somebody waiting for their reply; TxMongo 15.2's name."""
+        return sum(1 for waiter in self._waiters if waiter.deferred is not None)
+
+    def set_wire_versions(self, min_wire_version: int, max_wire_version: int) -> None:
+        """Note which wire versions the server speaks, as its hello said."""
+        self.min_wire_version = min_wire_version
+        self.max_wire_version = max_wire_version
+
+    # --- the connection's life ---
+
+    def connectionMade(self) -> None:
+        """The transport is connected: wake those who wait in :meth:`connectionReady`."""
+        self.last_received_at = self.seconds()
+        # A plain TCP transport can be written to at once; TLS and in-memory transports cannot.
+        self._write_some = getattr(self.transport, "writeSomeData", None)
+        ready, self._ready = self._ready, []
+        for waiter in ready:
+            waiter.callback(self)
+
+    def connectionReady(self) -> Deferred[MongoProtocol]:
+        """Wait until the transport is connected.
+
+        :returns: a Deferred that fires with this protocol; it fails with :class:`~txmongo.errors.AutoReconnect` if the
+            connection was or gets lost before that.
+        """
+        if self._lost:
+            return fail(self._loss_error())
+        if self.connected:
+            return succeed(self)
+        waiter: Deferred[MongoProtocol] = Deferred(self._forget_ready)
+        self._ready.append(waiter)
+        return waiter
+
+    def _forget_ready(self, waiter: Deferred[MongoProtocol]) -> None:
+        self._ready.remove(waiter)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport is gone: every waiter fails once with :class:`~txmongo.errors.AutoReconnect`."""
+        if self._lost:
+            return
+        self._lost = True
+        self.connected = 0
+        if self._abort_reason is None:
+            self._abort_reason = reason.value
+        ready, self._ready = self._ready, []
+        waiters, self._waiters = self._waiters, deque()
+        for waiting in ready:
+            waiting.errback(self._loss_error())
+        for waiter in waiters:
+            deferred, waiter.deferred = waiter.deferred, None
+            if deferred is not None:
+                deferred.errback(self._loss_error())
+        if self.lost_hook is not None:
+            self.lost_hook(reason)
+
+    def abort(self, reason: BaseException) -> None:
+        """Cut the connection at once; what waits fails because of ``reason``, and new requests are refused with it."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+    def close(self) -> None:
+        """Close the connection after what was written has left; new requests are refused."""
+        if self._abort_reason is None:
+            self._abort_reason = ConnectionDone("closed by the client")
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def fail(self, reason: Any) -> None:
+        """Cut the connection because of ``reason``, an exception or a Failure: TxMongo 15.2's name of :meth:`abort`."""
+        self.abort(reason.value if isinstance(reason, Failure) else reason)
+
+    def _loss_error(self) -> PyMongoError:
+        """A new exception that says why this connection cannot be used; one each, for callers add labels to theirs."""
+        reason = self._abort_reason
+        if isinstance(reason, AutoReconnect):
+            error: PyMongoError = type(reason)(str(reason), reason.errors)
+        else:
+            error = AutoReconnect(f"{self._peer()}: connection closed: {reason}")
+        error.__cause__ = reason
+        return error
+
+    def _peer(self) -> str:
+        peer = self.transport.getPeer() if self.transport is not None else None
+        host = getattr(peer, "host", None)
+        return f"{host}:{getattr(peer, 'port', '')}" if host is not None else str(getattr(peer, "name", "server"))
+
+    # --- sending ---
+
+    def send_msg(
+        self,
+        msg: Msg,
+        codec_options: CodecOptions[Any],
+        session: Any,
+        *,
+        check: bool = True,
+        allowable_errors: Container[int | str] | None = None,
+    ) -> Deferred[Any]:
+        """Send an application's command: the one door through which every one of them leaves, once per try.
+
+        It may be wrapped, to trace; the executor calls it by this name for each command.
+
+        :param msg: the command.
+        :param codec_options: how the reply is decoded.
+        :param session: the session that the command carries, for those who trace; already part of ``msg``.
+        :param check: make an exception of a reply whose ``ok`` is not 1.
+        :param allowable_errors: codes and messages that :attr:`check` lets pass.
+        :returns: a Deferred that fires with the reply document, or with ``None`` at once if ``msg`` is unacknowledged. It
+            fails with what :func:`~txmongo.errors.error_from_reply` makes of an error reply,
+            :class:`~txmongo.errors.AutoReconnect` if the connection is lost, ``CancelledError`` if it is cancelled: the
+            server may then still carry the command out, its late reply is dropped and the connection lives on.
+        """
+        deferred = self._send_raw_msg(msg)
+        deferred.addCallback(_reply_document, codec_options, msg.user_fields, check, allowable_errors)
+        return deferred
+
+    def _send_raw_msg(self, msg: Msg) -> Deferred[Any]:
+        """Send a command; the Deferred fires with the reply as a Msg, or with None at once if there will be none."""
+        if self._abort_reason is not None:
+            return fail(self._loss_error())
+        request_id = msg.request_id or next_request_id()
+        data = msg.wire
+        if data is None or msg.request_id != request_id:
+            data = msg.encode(request_id)
+        if self.compressor is not None:
+            data = self._compressed(data, msg)
+        if msg.flag_bits & MORE_TO_COME:
+            self._write_buffered(data, request_id)
+            return succeed(None)
+        return self._write_request(data, request_id, None)
+
+    def stream(self, msg: Msg, on_reply: Callable[[Msg], None]) -> Deferred[None]:
+        """Send a command that is answered more than once (``exhaustAllowed``): exhaust cursors, the streaming hello.
+
+        Nothing else may be in flight on this connection until it ends.
+
+        :param on_reply: called with each reply, the last included.
+        :returns: a Deferred that fires with ``None`` after the reply without ``moreToCome``. It fails with
+            :class:`~txmongo.errors.AutoReconnect` if the connection is lost. Cancelling it closes the connection.
+        :raises InvalidOperation: other requests are in flight.
+        """
+        if self._waiters:
+            raise InvalidOperation("a stream of replies needs a connection on which nothing else is in flight")
+        if self._abort_reason is not None:
+            return fail(self._loss_error())
+        request_id = next_request_id()
+        return self._write_request(msg.encode(request_id), request_id, on_reply)
+
+    def command(
+        self,
+        database: str,
+        command: Mapping[str, Any],
+        *,
+        codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+    ) -> Deferred[dict[str, Any]]:
+        """Send a command of the driver's own: handshake, authentication, monitoring. It does not pass :meth:`send_msg`.
+
+        :returns: a Deferred that fires with the reply document; it fails as that of :meth:`send_msg`.
+        """
+        if self._abort_reason is not None:
+            return fail(self._loss_error())
+        request_id = next_request_id()
+        body = bson.encode({**command, "$db": database}, False, codec_options)
+        deferred = self._write_request(encode_command(request_id, body), request_id, None)
+        deferred.addCallback(_reply_document, codec_options, None, True, None)
+        return deferred
+
+    def send_query(self, query: Query) -> Deferred[Reply]:
+        """Send an OP_QUERY and wait for its OP_REPLY; today's servers take only a hello this way.
+
+        :returns: a Deferred that fires with the :class:`Reply`; it fails with :class:`~txmongo.errors.AutoReconnect` if
+            the connection is lost.
+        """
+        if self._abort_reason is not None:
+            return fail(self._loss_error())
+        request_id = next_request_id()
+        return self._write_request(query.encode(request_id), request_id, None)
+
+    def resolve(self, request_id: int, document: Mapping[str, Any] | None) -> None:
+        """Answer a request of :meth:`send_msg` with what came for its second copy elsewhere; its own reply is dropped.
+
+        :param document: the reply document, decoded and checked.
+        """
+        for waiter in self._waiters:
+            if waiter.request_id == request_id:
+                deferred, waiter.deferred = waiter.deferred, None
+                if deferred is not None:
+                    deferred.callback(_Elsewhere(document))
+                return
+
+    def _write_request(self, data: bytes, request_id: int, on_reply: Callable[[Msg], None] | None) -> Deferred[Any]:
+        """Register the waiter, then write: a reply can never come for an unknown request."""
+        waiters = self._waiters
+        if waiters and waiters[-1].on_reply is not None:
+            return fail(InvalidOperation("nothing can be sent behind a stream of replies"))
+        waiter = _Waiter(self, request_id, on_reply)
+        deferred = waiter.deferred
+        assert deferred is not None
+        write_some = self._write_some
+        # Alone on a connection whose buffer is empty: handing the bytes to the kernel now saves a turn of the reactor
+        # and two changes of its interest in the socket. With others in flight, buffering lets many leave in one call.
+        if write_some is not None and not waiters and not self._buffered_id:
+            waiters.append(waiter)
+            written = write_some(data)
+            if written == len(data):
+                return deferred
+            # What is left, or all after an error that the transport will meet again and report itself.
+            data = data[written:] if isinstance(written, int) and written > 0 else data
+        else:
+            waiters.append(waiter)
+        self._write_buffered(data, request_id)
+        return deferred
+
+    def _write_buffered(self, data: bytes, request_id: int) -> None:
+        self._buffered_id = request_id
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def _compressed(self, data: bytes, msg: Msg) -> bytes:
+        """Compress a message unless its command is one that must stay readable."""
+        name = msg.body[5 : msg.body.index(0, 5)]
+        return data if name in _NEVER_COMPRESSED else op_compressed.compress(data, self.compressor)
+
+    # --- receiving ---
+
+    def dataReceived(self, data: bytes) -> None:
+        """Fire the Deferred of each request whose reply is now complete."""
+        self.last_received_at = self.seconds()
+        try:
+            for frame in self._decoder.feed(data):
+                if self._abort_reason is not None:
+                    return
+                self._frame_received(frame)
+        except ProtocolError as error:
+            self.abort(error)
+
+    def _frame_received(self, frame: bytes) -> None:
+        request_id, response_to, opcode = _ids_and_opcode(frame, 4)
+        waiters = self._waiters
+        if not waiters or waiters[0].request_id != response_to:
+            raise ProtocolError(f"the server answered request {response_to}, which is not the oldest one in flight")
+        reply: Any
+        body = single_body(frame) if opcode == OP_MSG else None
+        if body is not None:
+            reply = Msg(request_id, response_to, body)
+        else:
+            reply = decode_message(frame, self._decoder.max_message_size)
+            if reply.opcode == OP_MSG and reply.more_to_come:
+                self._stream_goes_on(waiters[0], reply)
+                return
+        waiter = waiters.popleft()
+        if response_to == self._buffered_id:
+            self._buffered_id = 0
+        deferred = waiter.deferred
+        if deferred is None:
+            if self.late_reply_hook is not None:
+                self.late_reply_hook()
+            return
+        waiter.deferred = None
+        if waiter.on_reply is not None:
+            waiter.on_reply(reply)
+            reply = None
+        deferred.callback(reply)
+
+    def _stream_goes_on(self, waiter: _Waiter, reply: Msg) -> None:
+        """A reply with moreToCome: the next one will answer this one's own id."""
+        if waiter.on_reply is None:
+            raise ProtocolError("the server sent a stream of replies that nobody asked for")
+        waiter.request_id = reply.request_id
+        waiter.on_reply(reply)
+
+
+def _reply_document(
+    reply: Msg | _Elsewhere | None,
+    codec_options: CodecOptions[Any],
+    user_fields: Mapping[str, Any] | None,
+    check: bool,
+    allowable_errors: Container[int | str] | None,
+) -> Any:
+    """The document of a reply, checked: the last step of every command."""
+    if reply.__class__ is not Msg:
+        return reply.document if isinstance(reply, _Elsewhere) else None
+    if user_fields is None:
+        document: Any = bson.decode(reply.body, codec_options)
+    else:
+        document = _pymongo.decode_all_selective(reply.body, codec_options, user_fields)[0]
+    if check and document.get("ok") != 1:
+        error = error_from_reply(document, allowable_errors)
+        if error is not None:
+            raise error
+    return document

@@ -1,0 +1,192 @@
+"""A folder and the one process that runs in it, both gone when we are: our end of :mod:`txmongo._testing.guard`.
+
+Between two calls nothing is left in the reactor (the guard is given plain file descriptors, and its reports are polled for
+while somebody waits), so that one server may serve many test cases under trial's check for a dirty reactor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import defer, error, interfaces, protocol, task
+from twisted.python.failure import Failure
+
+from txmongo._testing import guard
+
+POLL_INTERVAL = 0.01
+
+
+class NotInTime(Exception):
+    """What was waited for did not happen in time."""
+
+
+def wait_until(clock: interfaces.IReactorTime, condition: Callable[[], bool], timeout: float) -> defer.Deferred[None]:
+    """Ask every few milliseconds until the condition holds.
+
+    :returns: a Deferred of None; it fails with :class:`NotInTime` after ``timeout`` seconds, and with what the condition raises.
+    """
+    give_up_at = clock.seconds() + timeout
+
+    def look() -> None:
+        if condition():
+            loop.stop()
+        elif clock.seconds() >= give_up_at:
+            raise NotInTime(f"not within {timeout:g} s")
+
+    loop = task.LoopingCall(look)
+    loop.clock = clock
+
+    def cancelled(waiting: defer.Deferred[None]) -> None:
+        waiting.errback(defer.CancelledError())
+        loop.stop()
+
+    waiting: defer.Deferred[None] = defer.Deferred(cancelled)
+    loop.start(POLL_INTERVAL).addCallbacks(
+        lambda _: None if waiting.called else waiting.callback(None),
+        lambda reason: None if waiting.called else waiting.errback(reason),
+    )
+    return waiting
+
+
+class _GuardProtocol(protocol.ProcessProtocol):
+    """Says when the guard has ended."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.waiting: defer.Deferred[None] | None = None
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended = True
+        if self.waiting is not None:
+            self.waiting.callback(None)
+
+
+class Den:
+    """A folder with a process in it.
+
+    :ivar folder: made by :meth:`open`, removed by :meth:`close` or by the end of this process.
+    :ivar pid: of the process that runs, else None.
+    :ivar exit_code: of the last one that ran, negative for a signal.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.folder = Path(tempfile.gettempdir()) / f"txmongo-{uuid.uuid4().hex}"
+        self.log_file = self.folder / guard.LOG_NAME
+        self.pid: int | None = None
+        self.exit_code: int | None = None
+        self._ready = False
+        self._failure: str | None = None
+        self._guard: _GuardProtocol | None = None
+        self._orders = self._reports = -1
+        self._unread = b""
+
+    def open(self) -> defer.Deferred[None]:
+        """Start the guard and have it make the folder.
+
+        :returns: a Deferred of None, once the folder is there.
+        """
+        theirs_in, self._orders = os.pipe()
+        self._reports, theirs_out = os.pipe()
+        os.set_blocking(self._reports, False)
+        self._guard = _GuardProtocol()
+        try:
+            self._reactor.spawnProcess(
+                self._guard,
+                sys.executable,
+                [sys.executable, "-I", "-S", guard.__file__, str(self.folder)],
+                env=None,
+                childFDs={0: theirs_in, 1: theirs_out, 2: 2},
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        return wait_until(self._reactor, lambda: self.look() and self._ready, 30)
+
+    def run(self, command: list[str]) -> defer.Deferred[int]:
+        """Run a command in the folder.
+
+        :returns: a Deferred of its process id; it fails with OSError where the command cannot be run.
+        """
+        self.exit_code = self._failure = None
+        os.write(self._orders, json.dumps(command).encode() + b"\n")
+
+        def started() -> bool:
+            self.look()
+            if self._failure is not None:
+                raise OSError(self._failure)
+            return self.pid is not None or self.exit_code is not None
+
+        return wait_until(self._reactor, started, 30).addCallback(lambda _: self.pid or 0)
+
+    def look(self) -> bool:
+        """Take note of what the guard has reported since the last look; always true."""
+        try:
+            while data := os.read(self._reports, 65536):
+                self._unread += data
+        except BlockingIOError:
+            pass
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            self._note(json.loads(line))
+        if self._guard is None or self._guard.ended:
+            raise error.ProcessTerminated(status=None)
+        return True
+
+    def _note(self, report: dict[str, Any]) -> None:
+        match report["event"]:
+            case "ready":
+                self._ready = True
+            case "started":
+                self.pid = report["pid"]
+            case "exited":
+                self.pid = None
+                self.exit_code = report["code"]
+            case "failed":
+                self._failure = report["reason"]
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs (frozen or not)."""
+        if self._guard is None or self._guard.ended:
+            return False
+        self.look()
+        return self.pid is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process; nothing happens if it has ended."""
+        if self.running and self.pid is not None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> defer.Deferred[None]:
+        """Kill the process; the folder stays.
+
+        :returns: a Deferred of None, once it is gone.
+        """
+        self.signal(signal.SIGKILL)
+        return wait_until(self._reactor, lambda: not self.running, 30)
+
+    def close(self) -> defer.Deferred[None]:
+        """Kill the process, remove the folder.
+
+        :returns: a Deferred of None, once both are gone.
+        """
+        ended, self._guard = self._guard, None
+        if ended is None:
+            return defer.succeed(None)
+        os.close(self._orders)
+        os.close(self._reports)
+        self.pid = None
+        self._ready = False
+        if ended.ended:
+            return defer.succeed(None)
+        ended.waiting = defer.Deferred()
+        return ended.waiting

@@ -1,0 +1,237 @@
+"""A throw-away replica set."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet import defer, error, task
+
+from txmongo._testing.den import POLL_INTERVAL, NotInTime
+from txmongo._testing.link import CommandFailed
+from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
+
+FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
+HEARTBEAT_INTERVAL = 0.5
+
+
+class ReplicaSet:
+    """A replica set of throw-away servers on the loopback interface.
+
+    .. code-block:: python
+
+        replica_set = await ReplicaSet(reactor, 3).start()
+        client = ConnectionPool(replica_set.uri)
+        ...
+        await replica_set.kill(await replica_set.primary())
+        ...
+        await replica_set.stop()
+
+    What holds for :class:`Mongod` holds for its members: nothing is left behind, and nothing stays in the reactor
+    between two calls. Their oplogs are small and they vote for a new primary quickly (see ``election_timeout``).
+
+    :param reactor: that runs the processes, ``twisted.internet.reactor`` as a rule.
+    :param size: how many members.
+    :param name: of the set.
+    :param auth: require authentication (members know one another by a keyFile); a user with the role ``root`` is made
+        and stands in :attr:`uri`.
+    :param tls: the files that members and clients speak TLS with.
+    :param election_timeout: seconds without a primary after which the others vote for a new one.
+    :param binary, parameters, arguments, cache_gb, start_timeout: as for :class:`Mongod`, for every member.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        size: int = 3,
+        *,
+        name: str = "rs0",
+        auth: bool = False,
+        tls: TLSFiles | None = None,
+        election_timeout: float = 2.0,
+        binary: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        arguments: Sequence[str] = (),
+        cache_gb: float = 0.25,
+        start_timeout: float = 60.0,
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"a replica set has at least one member, not {size}")
+        key = secrets.token_hex(64) if auth else None
+        self.name = name
+        self.tls = tls
+        self.auth = auth
+        #: The members, as :class:`Mongod` objects, in the order of the configuration.
+        self.members = [
+            Mongod(
+                reactor,
+                binary=binary,
+                key=key,
+                tls=tls,
+                replica_set=name,
+                parameters=parameters,
+                arguments=arguments,
+                cache_gb=cache_gb,
+                start_timeout=start_timeout,
+            )
+            for _ in range(size)
+        ]
+        self._reactor = reactor
+        self._election_timeout = election_timeout
+        self._start_timeout = start_timeout
+        self._frozen: set[Mongod] = set()
+
+    def __repr__(self) -> str:
+        members = ", ".join(f"{'frozen ' if member in self._frozen else ''}{member!r}" for member in self.members)
+        return f"<ReplicaSet {self.name} [{members}]>"
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """Name and password of the user with the role ``root``, if there is one."""
+        return self.members[0].credentials
+
+    @property
+    def uri(self) -> str:
+        """A connection string that names every member and the set."""
+        addresses = [member.address for member in self.members]
+        return make_uri(addresses, self.credentials, self.tls, {"replicaSet": self.name})
+
+    def start(self) -> defer.Deferred[ReplicaSet]:
+        """Start the members, make them a set and wait for its primary.
+
+        :returns: a Deferred of itself. It fails as :meth:`Mongod.start` does, or with :class:`NotInTime`, and then
+            leaves nothing behind.
+        """
+        return defer.Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> ReplicaSet:
+        try:
+            await _all([member.start() for member in self.members])
+            config = self._config(1, FIRST_ELECTION)
+            await self.members[0].command("admin", {"replSetInitiate": config})
+            primary = await self.primary()
+            if self.auth:
+                await primary.create_root_user()
+                for member in self.members:
+                    member.credentials = primary.credentials
+            await self._calm_down(primary)
+            await self._wait_for_secondaries()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    def _config(self, version: int, settings: Mapping[str, int]) -> dict[str, Any]:
+        hosts = [":".join(map(str, member.address)) for member in self.members]
+        members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
+        return {"_id": self.name, "version": version, "members": members, "settings": settings}
+
+    async def _calm_down(self, primary: Mongod) -> None:
+        """After the first election, which is wanted at once, put the timeouts where tests want them."""
+        current = (await primary.command("admin", {"replSetGetConfig": 1}))["config"]
+        timeout = int(self._election_timeout * 1000)
+        heartbeat = int(min(HEARTBEAT_INTERVAL, self._election_timeout / 4) * 1000)
+        current["settings"] |= {"electionTimeoutMillis": timeout, "heartbeatIntervalMillis": heartbeat}
+        current["version"] += 1
+        await primary.command("admin", {"replSetReconfig": current})
+
+    async def _wait_for_secondaries(self) -> None:
+        """Wait until every other member replicates, so that no test begins with a member that takes no reads."""
+        for member in self.members:
+            await self._until_hello(member, lambda hello: bool(hello["isWritablePrimary"] or hello["secondary"]))
+
+    async def _until_hello(self, member: Mongod, condition: Any) -> None:
+        give_up_at = self._reactor.seconds() + self._start_timeout
+        while not condition(await member.command("admin", {"hello": 1})):
+            if self._reactor.seconds() >= give_up_at:
+                raise NotInTime(f"{member!r} did not come round within {self._start_timeout:g} s")
+            await task.deferLater(self._reactor, POLL_INTERVAL)
+
+    def primary(self, *, other_than: Mongod | None = None) -> defer.Deferred[Mongod]:
+        """The member that is primary; waits for one to be elected. Frozen members are not asked.
+
+        :param other_than: a member that is not meant, such as the one just killed.
+        :returns: a Deferred of the member; it fails with :class:`NotInTime` after ``start_timeout`` seconds.
+        """
+        return defer.Deferred.fromCoroutine(self._primary(other_than))
+
+    async def _primary(self, other_than: Mongod | None) -> Mongod:
+        give_up_at = self._reactor.seconds() + self._start_timeout
+        while True:
+            for member in self.members:
+                if member is not other_than and member.running and member not in self._frozen:
+                    if await self._is_primary(member):
+                        return member
+            if self._reactor.seconds() >= give_up_at:
+                raise NotInTime(f"no primary within {self._start_timeout:g} s: {self!r}")
+            await task.deferLater(self._reactor, POLL_INTERVAL)
+
+    async def _is_primary(self, member: Mongod) -> bool:
+        try:
+            return bool((await member.command("admin", {"hello": 1})).get("isWritablePrimary"))
+        except (CommandFailed, error.ConnectError, error.ConnectionClosed):
+            return False
+
+    def step_down(self, seconds: int = 60) -> defer.Deferred[Mongod]:
+        """Make the primary step down.
+
+        :param seconds: for which it will not be primary again.
+        :returns: a Deferred of the new primary; it fails with :class:`NotInTime` if none is elected.
+        """
+        return defer.Deferred.fromCoroutine(self._step_down(seconds))
+
+    async def _step_down(self, seconds: int) -> Mongod:
+        old = await self.primary()
+        # Not by force where it can be helped: only then does the server hand over to a secondary at once.
+        patience = {"secondaryCatchUpPeriodSecs": min(10, seconds), "force": len(self.members) == 1}
+        command = {"replSetStepDown": seconds, **patience}
+        await old.command("admin", command)
+        return await self.primary(other_than=old)
+
+    def kill(self, member: Mongod) -> defer.Deferred[None]:
+        """Kill a member (SIGKILL); its port and data stay for :meth:`restart`.
+
+        :returns: a Deferred of None, once it is gone.
+        """
+        self._frozen.discard(member)
+        return member.kill()
+
+    def restart(self, member: Mongod) -> defer.Deferred[Mongod]:
+        """Kill a member if it runs and start it again on its old port and data.
+
+        :returns: a Deferred of the member, once it is primary or secondary again.
+        """
+        return defer.Deferred.fromCoroutine(self._restart(member))
+
+    async def _restart(self, member: Mongod) -> Mongod:
+        await self.kill(member)
+        await member.start()
+        await self._until_hello(member, lambda hello: bool(hello["isWritablePrimary"] or hello["secondary"]))
+        return member
+
+    def freeze(self, member: Mongod) -> None:
+        """Stop a member in its tracks (SIGSTOP): its sockets stay open and nobody answers."""
+        self._frozen.add(member)
+        member.freeze()
+
+    def thaw(self, member: Mongod) -> None:
+        """Let a frozen member go on (SIGCONT)."""
+        self._frozen.discard(member)
+        member.thaw()
+
+    def stop(self) -> defer.Deferred[None]:
+        """Kill the members and remove their data.
+
+        :returns: a Deferred of None, once all are gone.
+        """
+        self._frozen.clear()
+        return defer.Deferred.fromCoroutine(_all([member.stop() for member in self.members]))
+
+
+async def _all(waiting: list[defer.Deferred[Any]]) -> None:
+    """Wait for all of them, also when one fails; then fail with the first failure."""
+    results = await defer.DeferredList(waiting, consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
+            result.raiseException()

@@ -1,0 +1,23 @@
+"""Real MongoDB servers for tests: started on the spot, gone with the test run.
+
+:class:`Mongod` is a standalone server, :class:`ReplicaSet` a replica set; both are found and started by
+:func:`find_mongod`'s rules, on free ports of the loopback interface, their data in temporary folders. Whatever ends the
+process that started them, SIGKILL included, also ends them and removes their data.
+"""
+
+from __future__ import annotations
+
+from txmongo._testing.binary import MongodNotFound, find_mongod
+from txmongo._testing.den import NotInTime
+from txmongo._testing.mongod import Mongod, MongodFailed, TLSFiles
+from txmongo._testing.replica_set import ReplicaSet
+
+__all__ = [
+    "Mongod",
+    "MongodFailed",
+    "MongodNotFound",
+    "NotInTime",
+    "ReplicaSet",
+    "TLSFiles",
+    "find_mongod",
+]

@@ -3,16 +3,19 @@
 :class:`Mongod` is a standalone server, :class:`ReplicaSet` a replica set; both are found and started by
 :func:`find_mongod`'s rules, on free ports of the loopback interface, their data in temporary folders. Whatever ends the
 process that started them, SIGKILL included, also ends them and removes their data.
+:class:`CertificateAuthority` makes the files for TLS.
 """
 
 from __future__ import annotations
 
 from txmongo._testing.binary import MongodNotFound, find_mongod
+from txmongo._testing.certificates import CertificateAuthority
 from txmongo._testing.den import NotInTime
 from txmongo._testing.mongod import Mongod, MongodFailed, TLSFiles
 from txmongo._testing.replica_set import ReplicaSet
 
 __all__ = [
+    "CertificateAuthority",
     "Mongod",
     "MongodFailed",
     "MongodNotFound",

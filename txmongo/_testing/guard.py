@@ -51,7 +51,7 @@ def start(command: list[str], folder: str) -> subprocess.Popen[bytes] | None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread here but this one
             )
         except OSError as error:
             report(event="failed", reason=str(error))

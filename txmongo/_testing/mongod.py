@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -44,8 +45,8 @@ class TLSFiles:
 
     def arguments(self) -> list[str]:
         """mongod's options."""
-        given = ["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(self.certificate_key_file)]
-        given += ["--tlsCAFile", str(self.ca_file)]
+        given = ["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(self.certificate_key_file.absolute())]
+        given += ["--tlsCAFile", str(self.ca_file.absolute())]
         if not self.require_client_certificate:
             given.append("--tlsAllowConnectionsWithoutCertificates")
         if self.certificate_key_file_password is not None:
@@ -169,7 +170,7 @@ class Mongod:
     @property
     def folder(self) -> Path | None:
         """Where its data and its log are, until it is stopped."""
-        return self._den and self._den.folder
+        return None if self._den is None else self._den.folder
 
     @property
     def socket_path(self) -> Path | None:
@@ -212,11 +213,8 @@ class Mongod:
             seen = den.log_file.stat().st_size if den.log_file.exists() else 0
             try:
                 await den.run(self._command(den, binary, port))
-                await wait_until(
-                    self._reactor,
-                    lambda: not den.running or READY in den.log_file.read_bytes()[seen:],
-                    give_up_at - self._reactor.seconds(),
-                )
+                listening = partial(self._listening_or_gone, den, seen)
+                await wait_until(self._reactor, listening, give_up_at - self._reactor.seconds())
             except (OSError, NotInTime) as error:
                 raise self._failed(den, binary, str(error)) from error
             if den.running:
@@ -224,6 +222,10 @@ class Mongod:
                 return
             if den.exit_code != ADDRESS_IN_USE or self._reactor.seconds() >= give_up_at:
                 raise self._failed(den, binary, f"it exited with code {den.exit_code}")
+
+    @staticmethod
+    def _listening_or_gone(den: Den, seen: int) -> bool:
+        return not den.running or READY in den.log_file.read_bytes()[seen:]
 
     def _failed(self, den: Den, binary: str, why: str) -> MongodFailed:
         lines = den.log_file.read_text(errors="replace").splitlines() if den.log_file.exists() else []

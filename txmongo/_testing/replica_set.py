@@ -160,9 +160,9 @@ class ReplicaSet:
         give_up_at = self._reactor.seconds() + self._start_timeout
         while True:
             for member in self.members:
-                if member is not other_than and member.running and member not in self._frozen:
-                    if await self._is_primary(member):
-                        return member
+                askable = member is not other_than and member.running and member not in self._frozen
+                if askable and await self._is_primary(member):
+                    return member
             if self._reactor.seconds() >= give_up_at:
                 raise NotInTime(f"no primary within {self._start_timeout:g} s: {self!r}")
             await task.deferLater(self._reactor, POLL_INTERVAL)

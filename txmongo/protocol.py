@@ -399,7 +399,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     def fail(self, reason: Any) -> None:
         """Cut the connection because of ``reason``, an exception or a Failure: TxMongo 15.2's name of :meth:`abort`."""
-        self.abort(reason.value if isinstance(reason, Failure) else reason)
+        error: Any = reason.value if isinstance(reason, Failure) else reason
+        self.abort(error)
 
     def _loss_error(self) -> PyMongoError:
         """A new exception that says why this connection cannot be used; one each, for callers add labels to theirs."""
@@ -559,10 +560,12 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         self.last_received_at = self.seconds()
         try:
             for frame in self._decoder.feed(data):
-                if self._abort_reason is not None:
-                    return
                 self._frame_received(frame)
         except ProtocolError as error:
+            # Whole replies that came before the bytes that are wrong are replies all the same.
+            before, self._decoder.before_error = self._decoder.before_error, []
+            for frame in before:
+                self._frame_received(frame)
             self.abort(error)
 
     def _frame_received(self, frame: bytes) -> None:

@@ -1,0 +1,74 @@
+"""``txmongo._deferreds``: deadlines and broadcasts on a clock that the test moves."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmongo._deferreds import Broadcast, Deadline
+
+
+class DeadlineTests(SynchronousTestCase):
+    """A point in time that is passed down."""
+
+    def test_after(self) -> None:
+        """It lies so many seconds from now on its clock, and never leaves less than nothing."""
+        clock = Clock()
+        clock.advance(100)
+        deadline = Deadline.after(clock, 2.5)
+        self.assertEqual(deadline.at, 102.5)
+        self.assertEqual(deadline.remaining(101), 1.5)
+        self.assertEqual(deadline.remaining(110), 0)
+        self.assertFalse(deadline.passed(102.4))
+        self.assertTrue(deadline.passed(102.5))
+
+    def test_never(self) -> None:
+        """Without a time it never comes."""
+        deadline = Deadline.after(Clock(), None)
+        self.assertIs(deadline, Deadline.never)
+        self.assertIs(deadline.remaining(1e9), None)
+        self.assertFalse(deadline.passed(1e9))
+
+    def test_earlier(self) -> None:
+        """The earlier of two wins, and never loses to any."""
+        early, late = Deadline(1.0), Deadline(2.0)
+        self.assertIs(early.earlier(late), early)
+        self.assertIs(late.earlier(early), early)
+        self.assertIs(early.earlier(Deadline.never), early)
+        self.assertIs(Deadline.never.earlier(early), early)
+
+
+class BroadcastTests(SynchronousTestCase):
+    """Many waiters, none of whom shares a Deferred."""
+
+    def test_fire(self) -> None:
+        """All who wait are woken; who waits from then on waits for the next time."""
+        broadcast = Broadcast()
+        first, second = broadcast.wait(), broadcast.wait()
+        self.assertEqual(len(broadcast), 2)
+        later: list[Deferred[None]] = []
+        first.addCallback(lambda _: later.append(broadcast.wait()))
+        broadcast.fire()
+        self.assertIs(self.successResultOf(second), None)
+        self.assertNoResult(later[0])
+        broadcast.fire()
+        self.successResultOf(later[0])
+
+    def test_cancel(self) -> None:
+        """A waiter that gives up is forgotten and disturbs nobody."""
+        broadcast = Broadcast()
+        first, second = broadcast.wait(), broadcast.wait()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(broadcast), 1)
+        broadcast.fire()
+        self.successResultOf(second)
+
+    def test_cancelled_while_firing(self) -> None:
+        """A waiter that another one cancels while both are being woken is passed over."""
+        broadcast = Broadcast()
+        first, second = broadcast.wait(), broadcast.wait()
+        first.addCallback(lambda _: second.cancel())
+        broadcast.fire()
+        self.failureResultOf(second, CancelledError)

@@ -1,0 +1,540 @@
+"""``txmongo.protocol`` over an in-memory transport: which reply belongs to which request, and what a loss does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.son import SON
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmongo._pymongo import ZlibContext
+from txmongo._wire.decoder import Decoder, decode_message
+from txmongo._wire.header import OP_COMPRESSED, next_request_id
+from txmongo._wire.op_legacy import Query, Reply
+from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, Msg
+from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, ProtocolError
+from txmongo.protocol import (
+    MongoClientProtocol,
+    MongoDecoder,
+    MongoProtocol,
+    MongoServerProtocol,
+)
+
+DEFAULT: CodecOptions[Any] = CodecOptions()
+
+
+class AbortableTransport(StringTransport):
+    """A transport that notes whether it was aborted."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
+class DirectTransport(AbortableTransport):
+    """A transport that can be written to at once, as TCP can; it takes ``room`` bytes of each such write."""
+
+    room: Any = 1 << 30
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct: list[bytes] = []
+
+    def writeSomeData(self, data: bytes) -> Any:
+        if not isinstance(self.room, int):
+            return self.room
+        part = data[: self.room]
+        self.direct.append(part)
+        return len(part)
+
+
+def connected(transport: Any = None) -> tuple[MongoProtocol, Any]:
+    """A protocol on a transport in memory."""
+    protocol = MongoProtocol()
+    transport = AbortableTransport() if transport is None else transport
+    protocol.makeConnection(transport)
+    return protocol, transport
+
+
+def ping() -> Msg:
+    """A command."""
+    return Msg(body=bson.encode({"ping": 1, "$db": "admin"}))
+
+
+def written(transport: StringTransport) -> list[Any]:
+    """The messages that were written since the last call."""
+    frames = Decoder().feed(transport.value())
+    transport.clear()
+    return [decode_message(frame) for frame in frames]
+
+
+def answer(request: Any, document: dict[str, Any], flag_bits: int = 0) -> bytes:
+    """The reply to ``request``, under a new id."""
+    return Msg(next_request_id(), request.request_id, bson.encode(document), flag_bits).encode()
+
+
+class ReplyTests(SynchronousTestCase):
+    """Each reply goes to its request."""
+
+    def test_reply_document(self) -> None:
+        """send_msg fires with the reply's document."""
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        self.assertNoResult(reply)
+        [request] = written(transport)
+        self.assertEqual(request.to_dict(), {"ping": 1, "$db": "admin"})
+        protocol.dataReceived(answer(request, {"ok": 1, "x": "y"}))
+        self.assertEqual(self.successResultOf(reply), {"ok": 1, "x": "y"})
+
+    def test_pipelined(self) -> None:
+        """Several requests are in flight at once; each fires with its own reply, even when all come in one piece."""
+        protocol, transport = connected()
+        replies = [protocol.send_msg(ping(), DEFAULT, None) for _ in range(5)]
+        requests = written(transport)
+        self.assertEqual(len(requests), 5)
+        self.assertEqual((protocol.in_flight, protocol.inflight()), (5, 5))
+        protocol.dataReceived(b"".join(answer(r, {"ok": 1, "n": n}) for n, r in enumerate(requests)))
+        self.assertEqual([self.successResultOf(reply)["n"] for reply in replies], [0, 1, 2, 3, 4])
+        self.assertEqual(protocol.in_flight, 0)
+
+    def test_codec_options(self) -> None:
+        """The reply is decoded by the caller's codec options."""
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), CodecOptions(document_class=SON), None)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1}))
+        self.assertIsInstance(self.successResultOf(reply), SON)
+
+    def test_user_fields(self) -> None:
+        """With user_fields only the user's documents are decoded by the user's codec options."""
+        protocol, transport = connected()
+        msg = ping()
+        msg.user_fields = {"cursor": {"firstBatch": 1}}
+        reply = protocol.send_msg(msg, DEFAULT, None)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1, "cursor": {"firstBatch": [{"a": 1}]}}))
+        self.assertEqual(self.successResultOf(reply)["cursor"], {"firstBatch": [{"a": 1}]})
+
+    def test_error_reply(self) -> None:
+        """A reply that is not ok fails the request with OperationFailure and its details."""
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 0, "code": 59, "errmsg": "no such command"}))
+        error = self.failureResultOf(reply, OperationFailure).value
+        self.assertEqual((error.code, error.details["errmsg"]), (59, "no such command"))
+
+    def test_unchecked(self) -> None:
+        """With check=False, or an error that is allowed, the error reply is an ordinary one."""
+        for arguments in ({"check": False}, {"allowable_errors": [59]}, {"allowable_errors": ["no such command"]}):
+            protocol, transport = connected()
+            reply = protocol.send_msg(ping(), DEFAULT, None, **arguments)  # type: ignore[arg-type]
+            protocol.dataReceived(answer(written(transport)[0], {"ok": 0, "code": 59, "errmsg": "no such command"}))
+            self.assertEqual(self.successResultOf(reply)["code"], 59)
+
+    def test_unacknowledged(self) -> None:
+        """An unacknowledged command fires with None at once and waits for nothing."""
+        protocol, transport = connected()
+        msg = Msg(body=bson.encode({"insert": "c", "$db": "d"}), flag_bits=MORE_TO_COME)
+        self.assertIs(self.successResultOf(protocol.send_msg(msg, DEFAULT, None)), None)
+        self.assertEqual(protocol.in_flight, 0)
+        self.assertTrue(written(transport)[0].more_to_come)
+
+    def test_ready_made_message(self) -> None:
+        """A message that is already encoded is written as it is."""
+        protocol, transport = connected()
+        msg = Msg.from_wire(ping().encode(7))
+        protocol.send_msg(msg, DEFAULT, None)
+        self.assertEqual(written(transport)[0].request_id, 7)
+
+    def test_command(self) -> None:
+        """command() names the database and leaves the caller's document alone."""
+        protocol, transport = connected()
+        command = {"hello": 1}
+        reply = protocol.command("admin", command)
+        [request] = written(transport)
+        self.assertEqual(request.to_dict(), {"hello": 1, "$db": "admin"})
+        self.assertEqual(command, {"hello": 1})
+        protocol.dataReceived(answer(request, {"ok": 1}))
+        self.assertEqual(self.successResultOf(reply), {"ok": 1})
+
+    def test_query(self) -> None:
+        """send_query fires with the OP_REPLY."""
+        protocol, transport = connected()
+        reply = protocol.send_query(Query(collection="admin.$cmd", query=bson.encode({"isMaster": 1})))
+        [request] = written(transport)
+        data = Reply(response_to=request.request_id, documents=[bson.encode({"ok": 1})]).encode(next_request_id())
+        protocol.dataReceived(data)
+        self.assertEqual(bson.decode(self.successResultOf(reply).documents[0]), {"ok": 1})
+
+    def test_compression(self) -> None:
+        """With a compressor, commands are compressed, but not those that must stay readable."""
+        protocol, transport = connected()
+        protocol.compressor = ZlibContext(-1)
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        data = transport.value()
+        self.assertEqual(int.from_bytes(data[12:16], "little"), OP_COMPRESSED)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1}))
+        self.assertEqual(self.successResultOf(reply), {"ok": 1})
+        protocol.send_msg(Msg(body=bson.encode({"saslStart": 1, "$db": "admin"})), DEFAULT, None)
+        self.assertNotEqual(int.from_bytes(transport.value()[12:16], "little"), OP_COMPRESSED)
+
+    def test_resolve(self) -> None:
+        """A request can be answered from elsewhere; its own reply is dropped when it comes, and told of."""
+        protocol, transport = connected()
+        late: list[bool] = []
+        protocol.late_reply_hook = lambda: late.append(True)
+        first = protocol.send_msg(ping(), DEFAULT, None)
+        second = protocol.send_msg(ping(), DEFAULT, None)
+        requests = written(transport)
+        protocol.resolve(requests[1].request_id, {"ok": 1, "from": "elsewhere"})
+        protocol.resolve(12345, {"ok": 1})
+        self.assertEqual(self.successResultOf(second)["from"], "elsewhere")
+        protocol.resolve(requests[1].request_id, {"ok": 1, "from": "a third place"})
+        protocol.dataReceived(answer(requests[0], {"ok": 1}) + answer(requests[1], {"ok": 1}))
+        self.assertEqual(self.successResultOf(first), {"ok": 1})
+        self.assertEqual(late, [True])
+
+
+class DirectWriteTests(SynchronousTestCase):
+    """A request that is alone on a plain connection is handed to the kernel at once."""
+
+    def test_alone(self) -> None:
+        """The first request skips the transport's buffer; one behind it does not, until its reply has come."""
+        transport = DirectTransport()
+        protocol, _ = connected(transport)
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual((len(transport.direct), transport.value()), (1, b""))
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(len(transport.direct), 1)
+        requests = [decode_message(transport.direct[0]), *written(transport)]
+        protocol.dataReceived(answer(requests[0], {"ok": 1}))
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(len(transport.direct), 1)
+        protocol.dataReceived(answer(requests[1], {"ok": 1}) + answer(written(transport)[0], {"ok": 1}))
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(len(transport.direct), 2)
+
+    def test_partly(self) -> None:
+        """What the kernel did not take goes through the buffer, in order."""
+        transport = DirectTransport()
+        transport.room = 10
+        protocol, _ = connected(transport)
+        protocol.send_msg(ping(), DEFAULT, None)
+        [frame] = Decoder().feed(transport.direct[0] + transport.value())
+        self.assertEqual(decode_message(frame).to_dict(), {"ping": 1, "$db": "admin"})  # type: ignore[union-attr]
+
+    def test_not_at_all(self) -> None:
+        """After an error, or with a full kernel buffer, all goes through the transport, which meets the error itself."""
+        for room in (ConnectionLost(), 0):
+            transport = DirectTransport()
+            transport.room = room
+            protocol, _ = connected(transport)
+            protocol.send_msg(ping(), DEFAULT, None)
+            self.assertEqual(written(transport)[0].to_dict(), {"ping": 1, "$db": "admin"})
+
+    def test_behind_unacknowledged(self) -> None:
+        """A request never overtakes an unacknowledged one that is still in the buffer."""
+        transport = DirectTransport()
+        protocol, _ = connected(transport)
+        msg = Msg(body=bson.encode({"insert": "c", "$db": "d"}), flag_bits=MORE_TO_COME)
+        protocol.send_msg(msg, DEFAULT, None)
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(transport.direct, [])
+        self.assertEqual([next(iter(m.to_dict())) for m in written(transport)], ["insert", "ping"])
+
+
+class CancelTests(SynchronousTestCase):
+    """A request that nobody waits for any more leaves the connection as it was."""
+
+    def test_late_reply_is_dropped(self) -> None:
+        """After a cancel the reply is discarded, the hook is told, and the next request gets its own reply."""
+        protocol, transport = connected()
+        late: list[bool] = []
+        protocol.late_reply_hook = lambda: late.append(True)
+        cancelled = protocol.send_msg(ping(), DEFAULT, None)
+        other = protocol.send_msg(ping(), DEFAULT, None)
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.assertEqual((protocol.in_flight, protocol.inflight()), (2, 1))
+        requests = written(transport)
+        protocol.dataReceived(answer(requests[0], {"ok": 0, "errmsg": "late"}) + answer(requests[1], {"ok": 1}))
+        self.assertEqual(self.successResultOf(other), {"ok": 1})
+        self.assertEqual(late, [True])
+        self.assertFalse(transport.aborted)
+
+    def test_without_hook(self) -> None:
+        """A late reply without a hook is just dropped."""
+        protocol, transport = connected()
+        cancelled = protocol.send_msg(ping(), DEFAULT, None)
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1}))
+        self.assertEqual(protocol.in_flight, 0)
+
+
+class StreamTests(SynchronousTestCase):
+    """Commands that are answered more than once."""
+
+    def stream(self) -> tuple[MongoProtocol, Any, Any, list[Any], Deferred[None]]:
+        """A stream that was just started."""
+        protocol, transport = connected()
+        seen: list[Any] = []
+        msg = Msg(body=bson.encode({"hello": 1, "$db": "admin"}), flag_bits=EXHAUST_ALLOWED)
+        ended = protocol.stream(msg, lambda reply: seen.append(reply.to_dict()))
+        return protocol, transport, written(transport)[0], seen, ended
+
+    def test_replies(self) -> None:
+        """Each reply answers the one before it; the one without moreToCome is the last."""
+        protocol, _, request, seen, ended = self.stream()
+        first = Msg(1001, request.request_id, bson.encode({"n": 1}), MORE_TO_COME)
+        second = Msg(1002, 1001, bson.encode({"n": 2}), MORE_TO_COME)
+        last = Msg(1003, 1002, bson.encode({"n": 3}))
+        protocol.dataReceived(first.encode(1001) + second.encode(1002))
+        self.assertEqual(seen, [{"n": 1}, {"n": 2}])
+        self.assertNoResult(ended)
+        protocol.dataReceived(last.encode(1003))
+        self.assertEqual(seen[-1], {"n": 3})
+        self.assertIs(self.successResultOf(ended), None)
+
+    def test_nothing_behind(self) -> None:
+        """Nothing is sent behind a stream, and no stream is started behind anything."""
+        protocol, transport, _, _, _ = self.stream()
+        self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), InvalidOperation)
+        self.assertEqual(written(transport), [])
+        protocol, _ = connected()
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertRaises(InvalidOperation, protocol.stream, ping(), lambda reply: None)
+
+    def test_cancel(self) -> None:
+        """Cancelling a stream cuts the connection: nothing else stops the server."""
+        _, transport, _, _, ended = self.stream()
+        ended.cancel()
+        self.failureResultOf(ended, CancelledError)
+        self.assertTrue(transport.aborted)
+
+    def test_after_loss(self) -> None:
+        """A stream on a lost connection is refused."""
+        protocol, _ = connected()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(protocol.stream(ping(), lambda reply: None), AutoReconnect)
+
+    def test_unasked(self) -> None:
+        """moreToCome in the reply to an ordinary request is a protocol error."""
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1}, MORE_TO_COME))
+        self.assertTrue(transport.aborted)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(reply, AutoReconnect)
+
+
+class LossTests(SynchronousTestCase):
+    """The end of a connection reaches everybody once."""
+
+    def test_all_waiters_fail(self) -> None:
+        """Every waiter fails with an AutoReconnect of its own, then the hook is called, once."""
+        protocol, _ = connected()
+        calls: list[Failure] = []
+        protocol.lost_hook = calls.append
+        replies = [protocol.send_msg(ping(), DEFAULT, None) for _ in range(3)]
+        replies[1].cancel()
+        self.failureResultOf(replies[1], CancelledError)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        protocol.connectionLost(Failure(ConnectionLost()))
+        errors = [self.failureResultOf(replies[n], AutoReconnect).value for n in (0, 2)]
+        self.assertIsNot(errors[0], errors[1])
+        self.assertEqual(len(calls), 1)
+
+    def test_refused_afterwards(self) -> None:
+        """After a loss every kind of request is refused with AutoReconnect."""
+        protocol, _ = connected()
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), AutoReconnect)
+        self.failureResultOf(protocol.command("admin", {"ping": 1}), AutoReconnect)
+        self.failureResultOf(protocol.send_query(Query()), AutoReconnect)
+        self.failureResultOf(protocol.connectionReady(), AutoReconnect)
+
+    def test_abort_keeps_its_reason(self) -> None:
+        """What waits when a connection is aborted fails with the reason that was given, of its own class."""
+
+        class StepDown(AutoReconnect):
+            pass
+
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        reason = StepDown("the primary let go")
+        protocol.abort(reason)
+        protocol.abort(AutoReconnect("too late"))
+        self.assertTrue(transport.aborted)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        error = self.failureResultOf(reply, StepDown).value
+        self.assertIsNot(error, reason)
+        self.assertIs(error.__cause__, reason)
+
+    def test_fail_takes_a_failure(self) -> None:
+        """fail() takes a Failure or an exception."""
+        for reason in (Failure(ValueError("x")), ValueError("x")):
+            protocol, _ = connected()
+            protocol.fail(reason)
+            self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), AutoReconnect)
+
+    def test_close(self) -> None:
+        """close() lets what was written leave, and refuses more."""
+        protocol, transport = connected()
+        protocol.close()
+        self.assertTrue(transport.disconnecting)
+        self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), AutoReconnect)
+        MongoProtocol().close()
+
+    def test_garbage(self) -> None:
+        """Bytes that are not the protocol cut the connection; whole replies before them still count."""
+        protocol, transport = connected()
+        first = protocol.send_msg(ping(), DEFAULT, None)
+        second = protocol.send_msg(ping(), DEFAULT, None)
+        requests = written(transport)
+        protocol.dataReceived(answer(requests[0], {"ok": 1}) + b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.assertEqual(self.successResultOf(first), {"ok": 1})
+        self.assertTrue(transport.aborted)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        error = self.failureResultOf(second, AutoReconnect).value
+        self.assertIsInstance(error.__cause__, ProtocolError)
+
+    def test_wrong_order(self) -> None:
+        """A reply that is not for the oldest request in flight is a protocol error."""
+        for wrong in ("second", "unknown", "none"):
+            protocol, transport = connected()
+            replies = [protocol.send_msg(ping(), DEFAULT, None) for _ in range(2)] if wrong != "none" else []
+            requests = written(transport) if replies else [ping()]
+            request = requests[1] if wrong == "second" else Msg(request_id=99)
+            protocol.dataReceived(answer(request, {"ok": 1}))
+            self.assertTrue(transport.aborted)
+            protocol.connectionLost(Failure(ConnectionDone()))
+            for reply in replies:
+                self.failureResultOf(reply, AutoReconnect)
+
+    def test_too_long(self) -> None:
+        """A message above max_message_size is refused by its header."""
+        protocol, transport = connected()
+        protocol.max_message_size = 100
+        self.assertEqual(protocol.max_message_size, 100)
+        protocol.dataReceived((101).to_bytes(4, "little") + bytes(8) + (2013).to_bytes(4, "little"))
+        self.assertTrue(transport.aborted)
+
+    def test_before_connecting(self) -> None:
+        """A protocol that was aborted before it was connected refuses requests for that reason."""
+        protocol = MongoProtocol()
+        protocol.abort(ValueError("not wanted"))
+        self.assertIn("not wanted", str(self.failureResultOf(protocol.command("admin", {}), AutoReconnect).value))
+
+
+class ReadyTests(SynchronousTestCase):
+    """connectionReady tells each waiter."""
+
+    def test_before_and_after(self) -> None:
+        """It fires once the transport is there, and at once when it already is."""
+        protocol = MongoProtocol()
+        waiting = [protocol.connectionReady() for _ in range(2)]
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        self.assertNoResult(waiting[1])
+        protocol.makeConnection(AbortableTransport())
+        self.assertIs(self.successResultOf(waiting[1]), protocol)
+        self.assertIs(self.successResultOf(protocol.connectionReady()), protocol)
+
+    def test_never(self) -> None:
+        """It fails when the connection is lost before it was made."""
+        protocol = MongoProtocol()
+        waiting = protocol.connectionReady()
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(waiting, AutoReconnect)
+
+    def test_wire_versions(self) -> None:
+        """set_wire_versions notes both."""
+        protocol = MongoProtocol()
+        protocol.set_wire_versions(0, 17)
+        self.assertEqual((protocol.min_wire_version, protocol.max_wire_version), (0, 17))
+
+    def test_peer_in_errors(self) -> None:
+        """The error of a lost connection names the peer where there is one."""
+        protocol, transport = connected()
+        transport.getPeer = lambda: type("Address", (), {"host": "db.example", "port": 27017})()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertIn("db.example:27017", str(self.failureResultOf(reply, AutoReconnect).value))
+
+
+class HookTests(SynchronousTestCase):
+    """The two halves that other programs build on."""
+
+    MESSAGES = ("REPLY", "MSG", "UPDATE", "INSERT", "QUERY", "GETMORE", "DELETE", "KILL_CURSORS")
+
+    def messages(self) -> dict[str, Any]:
+        """One message of each kind, by the name of its hook."""
+        import txmongo.protocol as module
+
+        return {
+            "REPLY": module.Reply(),
+            "MSG": Msg(),
+            "UPDATE": module.Update(collection="a.b"),
+            "INSERT": module.Insert(collection="a.b"),
+            "QUERY": module.Query(collection="a.b"),
+            "GETMORE": module.Getmore(collection="a.b"),
+            "DELETE": module.Delete(collection="a.b"),
+            "KILL_CURSORS": module.KillCursors(cursors=[1]),
+        }
+
+    def test_round_trip(self) -> None:
+        """What each send_ method writes calls the hook of its kind at the other end."""
+        for kind, message in self.messages().items():
+            seen: list[str] = []
+            server = type(
+                "Server",
+                (MongoServerProtocol,),
+                {f"handle_{k}": lambda self, request, k=k: seen.append(k) for k in self.MESSAGES},
+            )()
+            server.makeConnection(AbortableTransport())
+            client = MongoClientProtocol()
+            transport = AbortableTransport()
+            client.makeConnection(transport)
+            self.assertGreater(getattr(client, f"send_{kind}")(message), 0)
+            server.dataReceived(transport.value())
+            self.assertEqual(seen, [kind])
+
+    def test_default_hooks(self) -> None:
+        """The hooks do nothing unless they are overridden."""
+        server = MongoServerProtocol()
+        transport = AbortableTransport()
+        server.makeConnection(transport)
+        for message in self.messages().values():
+            server.dataReceived(message.encode(1))
+        self.assertEqual((transport.value(), transport.aborted), (b"", False))
+
+    def test_garbage(self) -> None:
+        """A server closes a connection that does not speak the protocol."""
+        server = MongoServerProtocol()
+        transport = AbortableTransport()
+        server.makeConnection(transport)
+        server.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(transport.aborted)
+
+    def test_unknown_message(self) -> None:
+        """A message without a hook is passed over."""
+        MongoServerProtocol().handle(type("Old", (), {"opcode": 1000})())
+
+    def test_decoder(self) -> None:
+        """MongoDecoder gives whole messages one at a time and None when there is no more."""
+        decoder = MongoDecoder()
+        data = ping().encode(1) + ping().encode(2)
+        decoder.feed(data[:-1])
+        self.assertEqual(decoder.dataBuffer, data[:-1])
+        self.assertIs(iter(decoder), decoder)
+        self.assertEqual(next(decoder).request_id, 1)
+        self.assertIs(decoder.next(), None)
+        decoder.feed(data[-1:])
+        self.assertEqual(decoder.next().request_id, 2)
+        self.assertEqual(decoder.dataBuffer, b"")

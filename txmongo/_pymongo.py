@@ -14,8 +14,10 @@ from bson.codec_options import _parse_codec_options as parse_codec_options
 from pymongo.asynchronous.auth import _authenticate_plain as authenticate_plain
 from pymongo.asynchronous.auth import _authenticate_scram as authenticate_scram
 from pymongo.asynchronous.auth import _authenticate_x509 as authenticate_x509
-from pymongo.asynchronous.auth import _ScramContext as ScramContext
-from pymongo.asynchronous.auth import _X509Context as X509Context
+
+# The oldest allowed PyMongo defines the two contexts in this module, the newest only imports them here.
+from pymongo.asynchronous.auth import _ScramContext as ScramContext  # type: ignore[attr-defined]
+from pymongo.asynchronous.auth import _X509Context as X509Context  # type: ignore[attr-defined]
 from pymongo.auth_shared import MongoCredential
 from pymongo.auth_shared import _build_credentials_tuple as build_credentials
 from pymongo.common import _CaseInsensitiveDictionary as CaseInsensitiveDictionary

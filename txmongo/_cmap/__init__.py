@@ -1,0 +1,1 @@
+"""Connections and their pool: the Connection Monitoring And Pooling specification and the MongoDB handshake."""

@@ -81,7 +81,7 @@ async def run_command(
     command: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Connect, authenticate if asked to, run one command, close."""
-    link = await endpoints.connectProtocol(endpoint, Link())
+    link: Link = await endpoints.connectProtocol(endpoint, Link())
     try:
         if credentials is not None:
             await link.authenticate(*credentials)

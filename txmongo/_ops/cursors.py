@@ -1,0 +1,149 @@
+"""What keeps a server-side cursor going: getMore, killCursors, and the batch that every cursor command answers with.
+
+Kept: the "Find, getMore and killCursors commands" specification. The cursor that the user sees is
+:mod:`txmongo.cursor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bson.codec_options import CodecOptions
+from bson.int64 import Int64
+
+from txmongo._ops.base import Operation, ReplyContext
+from txmongo.errors import InvalidOperation
+
+if TYPE_CHECKING:
+    from txmongo._cmap.description import StreamDescription
+    from txmongo.types import Address
+
+__all__ = ["CursorBatch", "GetMore", "KillCursors", "first_batch"]
+
+#: Servers take a comment in getMore from this wire version on (MongoDB 4.4); it is also the oldest that is spoken to.
+_COMMENT_WIRE_VERSION = 9
+
+
+class CursorBatch:
+    """One batch of documents and what is needed to ask for the next.
+
+    :ivar documents: the documents, decoded.
+    :ivar cursor_id: the server's id of the cursor; 0 when there is nothing more to ask for.
+    :ivar namespace: ``database.collection`` as the server names the cursor.
+    :ivar address: the server that has the cursor.
+    :ivar post_batch_resume_token: where a change stream stands after this batch, else ``None``.
+    """
+
+    __slots__ = ("address", "cursor_id", "documents", "namespace", "post_batch_resume_token")
+
+    def __init__(
+        self,
+        documents: list[Any],
+        cursor_id: int,
+        namespace: str,
+        address: Address,
+        post_batch_resume_token: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.documents = documents
+        self.cursor_id = cursor_id
+        self.namespace = namespace
+        self.address = address
+        self.post_batch_resume_token = post_batch_resume_token
+
+
+def first_batch(reply: Mapping[str, Any], context: ReplyContext) -> CursorBatch:
+    """The first batch in the reply of a command that makes a cursor.
+
+    :raises InvalidOperation: the reply holds no cursor: the command is not one that makes them.
+    """
+    cursor = reply.get("cursor")
+    if cursor is None:
+        raise InvalidOperation("the server's reply holds no cursor: this is not a command that makes one")
+    return CursorBatch(
+        cursor["firstBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
+    )
+
+
+class GetMore(Operation[CursorBatch]):
+    """Ask for the next batch of a cursor, from the server that has it."""
+
+    __slots__ = ("batch_size", "collection", "comment", "cursor_id", "max_time_ms")
+
+    name = "getMore"
+    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"nextBatch": 1}}
+
+    def __init__(
+        self,
+        database: str,
+        collection: str,
+        cursor_id: int,
+        address: Address,
+        codec_options: CodecOptions[Any],
+        *,
+        batch_size: int = 0,
+        max_time_ms: int | None = None,
+        comment: Any = None,
+        session: Any = None,
+        exclusive: bool = False,
+    ) -> None:
+        """
+        :param collection: the namespace that the server named, without the database.
+        :param batch_size: documents; 0 leaves it to the server.
+        :param max_time_ms: how long a tailable cursor waits for data at the server; only with awaitData.
+        :param exclusive: the server may wait before it answers (awaitData).
+        """
+        super().__init__(
+            database,
+            reply_codec_options=codec_options,
+            address=address,
+            session=session,
+            service_class="getMore:await" if exclusive else "getMore",
+            exclusive=exclusive,
+        )
+        self.collection = collection
+        self.cursor_id = cursor_id
+        self.batch_size = batch_size
+        self.max_time_ms = max_time_ms
+        self.comment = comment
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The ``getMore`` command."""
+        command: dict[str, Any] = {"getMore": Int64(self.cursor_id), "collection": self.collection}
+        if self.batch_size:
+            command["batchSize"] = self.batch_size
+        if self.max_time_ms is not None:
+            command["maxTimeMS"] = self.max_time_ms
+        if self.comment is not None and description.max_wire_version >= _COMMENT_WIRE_VERSION:
+            command["comment"] = self.comment
+        return command
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
+        """The next batch."""
+        assert reply is not None
+        cursor = reply["cursor"]
+        return CursorBatch(
+            cursor["nextBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
+        )
+
+
+class KillCursors(Operation[None]):
+    """Have a server forget cursors; which of them it still knew does not matter."""
+
+    __slots__ = ("collection", "cursor_ids")
+
+    name = "killCursors"
+
+    def __init__(
+        self, database: str, collection: str, cursor_ids: Sequence[int], address: Address, *, session: Any = None
+    ) -> None:
+        super().__init__(database, address=address, session=session, bounded=True)
+        self.collection = collection
+        self.cursor_ids = cursor_ids
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The ``killCursors`` command."""
+        return {"killCursors": self.collection, "cursors": [Int64(cursor_id) for cursor_id in self.cursor_ids]}
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> None:
+        """Nothing: the reply's lists are ignored, as the specification says."""

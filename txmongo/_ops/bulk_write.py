@@ -1,0 +1,317 @@
+"""Many statements in few commands: batches as large as the server takes them, and what their replies add up to.
+
+A bulk write is cut into *runs* of one kind of statement, a run into *batches*: each :class:`WriteBatch` is one insert,
+update or delete command whose statements travel as a document sequence that PyMongo's C encoder fills up to the
+server's limits. What the replies add up to is the document that ``BulkWriteResult.bulk_api_result`` and
+``BulkWriteError.details`` hold. Sending one batch after another is :mod:`txmongo.bulk`'s. Kept: the CRUD specification,
+"Bulk write".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import bson
+
+from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.update import check_unacknowledged_sort
+from txmongo._ops.writes import WriteTarget
+from txmongo._pymongo import do_batched_op_msg
+from txmongo._wire.op_msg import MORE_TO_COME, Msg
+from txmongo.errors import DocumentTooLarge, WriteConcernError
+
+if TYPE_CHECKING:
+    from txmongo._cmap.description import StreamDescription
+
+__all__ = [
+    "BatchUnconfirmed",
+    "DeleteBatch",
+    "InsertBatch",
+    "Run",
+    "UpdateBatch",
+    "WriteBatch",
+    "empty_result",
+    "has_errors",
+    "merge_reply",
+    "ordered_runs",
+    "unordered_runs",
+]
+
+#: Bytes that the first encoding of a batch leaves free, for what a later one may carry beside it ($clusterTime).
+_RESERVE = 512
+
+_RETRYABLE = "RetryableWriteError"
+
+
+class BatchUnconfirmed(WriteConcernError):
+    """A batch was carried out, but the server says that its write concern failed in a way that a retry may heal.
+
+    :ivar reply: the whole reply, for when there is no retry any more.
+    """
+
+    def __init__(self, reply: Mapping[str, Any]) -> None:
+        error = reply["writeConcernError"]
+        details = {**error, "errorLabels": list(reply["errorLabels"])}
+        super().__init__(str(error.get("errmsg", "the write concern was not satisfied")), error.get("code"), details)
+        self.reply = reply
+
+
+class _Uncompressed:
+    """Tells the batch encoder that the protocol compresses messages itself."""
+
+    compression_context = None
+
+
+@attrs.frozen
+class _Limits:
+    """What the batch encoder asks about a connection."""
+
+    max_bson_size: int
+    max_write_batch_size: int
+    max_message_size: int
+    conn: ClassVar[type[_Uncompressed]] = _Uncompressed
+
+
+class WriteBatch(Operation["Mapping[str, Any] | None"]):
+    """One command with as many statements of one run as the server takes; the result is the reply as it is.
+
+    :ivar statements: those of the whole run.
+    :ivar start: the first one of this batch.
+    :ivar count: how many of them this batch holds. It is ``None`` until the batch is encoded for the first time and
+        never changes after: what is sent again under the same transaction number must be the same statements.
+    """
+
+    __slots__ = ("count", "options", "ordered", "retry", "start", "statements", "target")
+
+    #: The batch encoder's number for the command.
+    number: ClassVar[int]
+    #: The name of the document sequence.
+    statements_field: ClassVar[str]
+    #: A document from which the command's name can be read without decoding the message.
+    name_document: ClassVar[bytes]
+
+    def __init__(
+        self,
+        target: WriteTarget,
+        statements: list[Any],
+        start: int = 0,
+        *,
+        ordered: bool = True,
+        retryable: bool = True,
+        acknowledged: bool = True,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            target.database,
+            codec_options=target.codec_options,
+            reply_codec_options=target.reply_codec_options,
+            acknowledged=acknowledged,
+            service_class=f"{self.name}:batch",
+        )
+        self.target = target
+        self.statements = statements
+        self.start = start
+        self.count: int | None = None
+        self.ordered = ordered
+        self.retry = RetryKind.WRITE if retryable else RetryKind.NEVER
+        self.options = options
+
+    @property
+    def end(self) -> int:
+        """The first statement after this batch; only known once it was encoded."""
+        assert self.count is not None
+        return self.start + self.count
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The command without its statements, which :meth:`encode` adds."""
+        command: dict[str, Any] = {self.name: self.target.collection, "ordered": self.ordered}
+        if self.options is not None:
+            command.update(self.options)
+        # An acknowledged batch of an unacknowledged bulk write has the server's own default.
+        if self.target.write_concern is not None and self.acknowledged == self.target.acknowledged:
+            command["writeConcern"] = self.target.write_concern
+        return command
+
+    def encode(self, command: dict[str, Any], description: StreamDescription) -> Msg:
+        """The message; adds to ``command`` the statements that are in it, for those who are shown the command.
+
+        :raises InvalidDocument: a value that BSON cannot hold.
+        :raises DocumentTooLarge: a single statement is more than the server takes; nothing was sent.
+        """
+        limits = self._limits(description)
+        last = self.start + limits.max_write_batch_size
+        statements = self.statements
+        if self.start or last < len(statements):
+            statements = statements[self.start : last]
+        request_id, wire, sent = do_batched_op_msg(
+            self.database, self.number, command, statements, self.codec_options, limits
+        )
+        if self.count is None:
+            self.count = len(sent)
+        elif len(sent) < self.count:
+            raise DocumentTooLarge(f"{self.name}: what was sent once is more than another server takes in one message")
+        message = Msg(request_id, 0, self.name_document, 0 if self.acknowledged else MORE_TO_COME)
+        message.wire = wire
+        command[self.statements_field] = sent
+        return message
+
+    def _limits(self, description: StreamDescription) -> Any:
+        if self.count is None:
+            return _Limits(
+                description.max_bson_size,
+                description.max_write_batch_size,
+                description.max_message_size - _RESERVE,
+            )
+        return _Limits(description.max_bson_size, self.count, description.max_message_size)
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Mapping[str, Any] | None:
+        """The reply, write errors and write concern errors included; ``None`` for an unacknowledged batch.
+
+        :raises BatchUnconfirmed: the server asks for a retry.
+        """
+        if reply is not None and "writeConcernError" in reply and _RETRYABLE in reply.get("errorLabels", ()):
+            raise BatchUnconfirmed(reply)
+        return reply
+
+
+class InsertBatch(WriteBatch):
+    """Documents to store."""
+
+    __slots__ = ()
+
+    name = "insert"
+    number = 0
+    statements_field = "documents"
+    name_document = bson.encode({"insert": ""})
+
+
+class UpdateBatch(WriteBatch):
+    """Update statements, as :func:`txmongo._ops.update.update_statement` makes them."""
+
+    __slots__ = ()
+
+    name = "update"
+    number = 1
+    statements_field = "updates"
+    name_document = bson.encode({"update": ""})
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The command.
+
+        :raises ConfigurationError: ``sort`` without acknowledgement on a server that does not know it.
+        """
+        if not self.acknowledged and any("sort" in statement for statement in self.statements):
+            check_unacknowledged_sort(description)
+        return super().build(description)
+
+
+class DeleteBatch(WriteBatch):
+    """Delete statements, as :func:`txmongo._ops.delete.delete_statement` makes them."""
+
+    __slots__ = ()
+
+    name = "delete"
+    number = 2
+    statements_field = "deletes"
+    name_document = bson.encode({"delete": ""})
+
+
+@attrs.define
+class Run:
+    """Statements of one kind that can go into the same commands.
+
+    :ivar batch: the class of those commands.
+    :ivar statements: the elements of their document sequence.
+    :ivar indexes: the place of each statement in what the caller passed.
+    :ivar retryable: no statement may change more than one document.
+    """
+
+    batch: type[WriteBatch]
+    statements: list[Any] = attrs.Factory(list)
+    indexes: Sequence[int] = attrs.Factory(list)
+    retryable: bool = True
+
+
+#: One write of the caller's list: the class of its batch, its statement, and whether it may change many documents.
+Write = tuple[type[WriteBatch], Any, bool]
+
+
+def ordered_runs(writes: Iterable[Write]) -> list[Run]:
+    """Runs that keep the caller's order: a new one wherever the kind changes."""
+    runs: list[Run] = []
+    for index, (batch, statement, multi) in enumerate(writes):
+        if not runs or runs[-1].batch is not batch:
+            runs.append(Run(batch))
+        _add(runs[-1], index, statement, multi)
+    return runs
+
+
+def unordered_runs(writes: Iterable[Write]) -> list[Run]:
+    """At most one run for each kind: inserts, then updates, then deletes."""
+    runs: dict[type[WriteBatch], Run] = {batch: Run(batch) for batch in (InsertBatch, UpdateBatch, DeleteBatch)}
+    for index, (batch, statement, multi) in enumerate(writes):
+        _add(runs[batch], index, statement, multi)
+    return [run for run in runs.values() if run.statements]
+
+
+def _add(run: Run, index: int, statement: Any, multi: bool) -> None:
+    run.statements.append(statement)
+    run.indexes.append(index)  # type: ignore[attr-defined]  # a list unless the caller gave a range
+    if multi:
+        run.retryable = False
+
+
+def empty_result() -> dict[str, Any]:
+    """The result of no writes at all."""
+    return {
+        "writeErrors": [],
+        "writeConcernErrors": [],
+        "nInserted": 0,
+        "nUpserted": 0,
+        "nMatched": 0,
+        "nModified": 0,
+        "nRemoved": 0,
+        "upserted": [],
+    }
+
+
+def has_errors(result: Mapping[str, Any]) -> bool:
+    """Whether a result has to be raised as a BulkWriteError."""
+    return bool(result["writeErrors"] or result["writeConcernErrors"])
+
+
+def merge_reply(result: dict[str, Any], run: Run, start: int, reply: Mapping[str, Any]) -> None:
+    """Add one batch's reply to ``result``; the reply itself stays as it is.
+
+    :param start: the batch's first statement within ``run``.
+    """
+    _COUNTERS[run.batch](result, run, start, reply)
+    for error in reply.get("writeErrors", ()):
+        place = start + error["index"]
+        result["writeErrors"].append({**error, "index": run.indexes[place], "op": run.statements[place]})
+    concern_error = reply.get("writeConcernError")
+    if concern_error:
+        labels = reply.get("errorLabels")
+        result["writeConcernErrors"].append({**concern_error, "errorLabels": labels} if labels else concern_error)
+
+
+def _count_inserted(result: dict[str, Any], run: Run, start: int, reply: Mapping[str, Any]) -> None:
+    result["nInserted"] += reply.get("n", 0)
+
+
+def _count_deleted(result: dict[str, Any], run: Run, start: int, reply: Mapping[str, Any]) -> None:
+    result["nRemoved"] += reply.get("n", 0)
+
+
+def _count_updated(result: dict[str, Any], run: Run, start: int, reply: Mapping[str, Any]) -> None:
+    upserted = reply.get("upserted") or ()
+    for document in upserted:
+        result["upserted"].append({**document, "index": run.indexes[start + document["index"]]})
+    result["nUpserted"] += len(upserted)
+    result["nMatched"] += reply.get("n", 0) - len(upserted)
+    result["nModified"] += reply.get("nModified", 0)
+
+
+_COUNTERS = {InsertBatch: _count_inserted, UpdateBatch: _count_updated, DeleteBatch: _count_deleted}

@@ -1,0 +1,74 @@
+"""The delete command with one statement: delete_one, delete_many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo.results import DeleteResult
+
+from txmongo._ops.arguments import is_id_equality
+from txmongo._ops.base import ReplyContext, RetryKind
+from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
+
+__all__ = ["DeleteMany", "DeleteOne", "delete_statement"]
+
+_ALL = 0
+_ONE = 1
+
+
+def delete_statement(
+    query: Mapping[str, Any], *, multi: bool, collation: Mapping[str, Any] | None = None, hint: Any = None
+) -> dict[str, Any]:
+    """One element of the command's ``deletes``; options that are ``None`` are left out."""
+    statement = {"q": query, "limit": _ALL if multi else _ONE}
+    if collation is not None:
+        statement["collation"] = collation
+    if hint is not None:
+        statement["hint"] = hint
+    return statement
+
+
+class DeleteMany(WriteOperation[DeleteResult]):
+    """Remove all documents that match.
+
+    :ivar statement: what :func:`delete_statement` made.
+    """
+
+    __slots__ = ("statement",)
+
+    name = "delete"
+    statements_field = "deletes"
+
+    def __init__(
+        self,
+        target: WriteTarget,
+        statement: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        *,
+        bounded: bool = False,
+    ) -> None:
+        super().__init__(target, target.delete_class, options, bounded=bounded)
+        self.statement = statement
+
+    def statements(self) -> list[Any]:
+        """The statement."""
+        return [self.statement]
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> DeleteResult:
+        """How many were removed."""
+        if reply is None:
+            return DeleteResult({}, False)
+        check_write_reply(reply)
+        return DeleteResult(reply, True)
+
+
+class DeleteOne(DeleteMany):
+    """Remove at most one document that matches."""
+
+    __slots__ = ()
+
+    retry = RetryKind.WRITE
+
+    def __init__(self, target: WriteTarget, statement: dict[str, Any], options: dict[str, Any] | None = None) -> None:
+        super().__init__(target, statement, options, bounded=target.answers_soon and is_id_equality(statement["q"]))

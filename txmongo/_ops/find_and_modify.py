@@ -1,0 +1,58 @@
+"""The findAndModify command: find_one_and_delete, find_one_and_replace, find_one_and_update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from txmongo._ops.arguments import is_id_equality
+from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.writes import WriteTarget, check_write_reply
+
+if TYPE_CHECKING:
+    from txmongo._cmap.description import StreamDescription
+
+__all__ = ["FindAndModify"]
+
+
+class FindAndModify(Operation[Any]):
+    """Change or remove at most one document and get it, as it was before or as it is then.
+
+    The server answers it even with ``w=0``, so it is never sent as an unacknowledged one.
+
+    :ivar fields: the fields of the command after its name and ``query``.
+    """
+
+    __slots__ = ("fields", "query", "target")
+
+    name = "findAndModify"
+    retry = RetryKind.WRITE
+    user_fields = {"value": 1}  # noqa: RUF012 - annotated as a ClassVar in the base class
+
+    def __init__(self, target: WriteTarget, query: Mapping[str, Any], fields: dict[str, Any]) -> None:
+        super().__init__(
+            target.database,
+            codec_options=target.codec_options,
+            reply_codec_options=target.codec_options,
+            service_class=target.find_and_modify_class,
+            bounded=target.answers_soon and is_id_equality(query),
+        )
+        self.target = target
+        self.query = query
+        self.fields = fields
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The command; a ``writeConcern`` among the caller's fields goes before the collection's."""
+        target = self.target
+        command: dict[str, Any] = {"findAndModify": target.collection, "query": self.query}
+        if target.write_concern is not None:
+            command["writeConcern"] = target.write_concern
+        command.update(self.fields)
+        return command
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
+        """The document, or ``None`` when no document matched (or none was there before an upsert)."""
+        if reply is None:
+            return None
+        check_write_reply(reply)
+        return reply.get("value")

@@ -1,0 +1,8 @@
+"""The txmongo 26.0.0 that PyPI serves."""
+
+import sys
+
+from drivers.twisted_calls import main
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -185,6 +185,8 @@ def parse_uri(uri: str) -> ParsedURI:
 def validate_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check the options of a URI or of a TXT record.
 
+    An invalid value is warned of and left out; only where that would be unsafe it is refused.
+
     :param options: texts under the names as they were written; a list for what may be repeated.
     :returns: values under lower-case names, without what was warned of.
     """
@@ -194,6 +196,8 @@ def validate_options(options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             key, checked_value = _validate(name, value, _URI_VALIDATORS)
         except (ValueError, TypeError, ConfigurationError) as error:
+            if name.lower() in ("tls", "ssl"):
+                raise InvalidURI(f"{error}: without it the connection would be in plain text") from None
             if "CANONICALIZE_HOST_NAME" in str(error) and "not a supported" not in str(error):
                 raise
             warnings.warn(str(error), UserWarning, stacklevel=2)

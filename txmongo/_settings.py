@@ -30,6 +30,7 @@ from txmongo.types import Address
 __all__ = ["DEFAULT_URI", "ClientSettings", "TLSSettings", "parse_settings"]
 
 DEFAULT_URI = "mongodb://127.0.0.1:27017"
+DEFAULT_MAX_POOL_SIZE = 100
 DEFAULT_WAIT_QUEUE_SIZE = 50_000
 
 #: Options that only make sense with TLS: any value of the first, a false one of the second, turns TLS on.
@@ -107,7 +108,7 @@ class ClientSettings:
     server_api: ServerApi | None = None
 
     min_pool_size: int = 0
-    max_pool_size: int = 100
+    max_pool_size: int = DEFAULT_MAX_POOL_SIZE
     max_connecting: int = 2
     max_idle_time: float | None = None
     wait_queue_timeout: float | None = None
@@ -341,7 +342,7 @@ def _check_pool(options: Mapping[str, Any]) -> None:
                 raise ConfigurationError(
                     f"pool_size (a fixed pool) and {name} (a growing one) cannot be given together"
                 )
-    greatest = options.get("maxpoolsize", ClientSettings().max_pool_size)
+    greatest = options.get("maxpoolsize", DEFAULT_MAX_POOL_SIZE)
     if greatest and options.get("minpoolsize", 0) > greatest:
         raise ValueError("minPoolSize must not be greater than maxPoolSize")
 

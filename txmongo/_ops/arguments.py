@@ -1,7 +1,7 @@
 """Checks of what a caller passed, shared by the methods of the fronts.
 
 Each raises at the call, names the argument, and says what it takes; the types are those that PyMongo accepts. None of
-them changes or copies a caller's document. Keys, sorts and hints are :mod:`txmongo._ops.keys`'s.
+them changes or copies a caller's document.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ __all__ = [
     "check_optional_mapping",
     "check_replacement",
     "check_update",
+    "hint_value",
+    "index_document",
     "is_id_equality",
     "projection_document",
 ]
+
+_ASCENDING = 1
 
 
 def check_mapping(name: str, value: Any) -> None:
@@ -98,6 +102,44 @@ def check_array_filters(value: Any) -> None:
     """
     if value is not None and not isinstance(value, list):
         raise TypeError(f"array_filters must be a list, not {type(value).__name__}")
+
+
+def index_document(name: str, keys: Any) -> dict[str, Any]:
+    """The document for a sort order or for an index's keys.
+
+    :param name: the argument's name, for errors.
+    :param keys: a mapping, or a sequence of keys and ``(key, direction)`` pairs; a key alone is ascending.
+    :raises TypeError: ``keys`` is neither, or a key or direction is of a type that no index has.
+    :raises ValueError: there is no key at all.
+    """
+    if not isinstance(keys, (list, tuple, Mapping)):
+        raise TypeError(f"{name} must be a mapping or a list of (key, direction) pairs, not {type(keys).__name__}")
+    if not keys:
+        raise ValueError(f"{name} must not be empty")
+    if isinstance(keys, Mapping):
+        pairs: Iterable[Any] = keys.items()
+    else:
+        pairs = ((item, _ASCENDING) if isinstance(item, str) else item for item in keys)
+    document: dict[str, Any] = {}
+    for key, direction in pairs:
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: each key must be a str, not {type(key).__name__}")
+        if not isinstance(direction, (str, int, Mapping)):
+            raise TypeError(
+                f"{name}: the direction of {key!r} must be 1, -1, or the name or document of another kind of index, "
+                f"not {type(direction).__name__}"
+            )
+        document[key] = direction
+    return document
+
+
+def hint_value(hint: Any) -> str | dict[str, Any] | None:
+    """The ``hint`` field of a command: an index's name, or its keys.
+
+    :raises TypeError: it is neither.
+    :raises ValueError: it is empty keys.
+    """
+    return hint if hint is None or isinstance(hint, str) else index_document("hint", hint)
 
 
 def projection_document(

@@ -1,7 +1,7 @@
 """A folder and the one process that runs in it, both gone when we are: our end of :mod:`txmongo._testing.guard`.
 
-Between two calls nothing is left in the reactor (the guard is given plain file descriptors, and its reports are polled for
-while somebody waits), so that one server may serve many test cases under trial's check for a dirty reactor.
+Between two calls nothing is left in the reactor (the guard is given plain file descriptors, and its reports are polled
+for while somebody waits), so that one server may serve many test cases under trial's check for a dirty reactor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class NotInTime(Exception):
 def wait_until(clock: interfaces.IReactorTime, condition: Callable[[], bool], timeout: float) -> defer.Deferred[None]:
     """Ask every few milliseconds until the condition holds.
 
-    :returns: a Deferred of None; it fails with :class:`NotInTime` after ``timeout`` seconds, and with what the condition raises.
+    :returns: a Deferred of None; it fails with :class:`NotInTime` after ``timeout`` seconds, and with what the
+        condition raises.
     """
     give_up_at = clock.seconds() + timeout
 
@@ -39,7 +40,7 @@ def wait_until(clock: interfaces.IReactorTime, condition: Callable[[], bool], ti
         if condition():
             loop.stop()
         elif clock.seconds() >= give_up_at:
-            raise NotInTime(f"not within {timeout:g} s")
+            raise NotInTime("not in time")
 
     loop = task.LoopingCall(look)
     loop.clock = clock

@@ -1,8 +1,8 @@
 """A process that runs mongod in a folder of its own and leaves neither behind.
 
-Run as a script, with nothing but the standard library: ``python -I -S guard.py FOLDER``. It makes the folder, then obeys
-its standard input, one JSON array a line, each the command line of a process to run there; on its standard output it
-reports, one JSON object a line: ``{"event": "ready"}``, ``{"event": "started", "pid": 1}``,
+Run as a script, with nothing but the standard library: ``python -I -S guard.py FOLDER``. It makes the folder, then
+obeys its standard input, one JSON array a line, each the command line of a process to run there; on its standard output
+it reports, one JSON object a line: ``{"event": "ready"}``, ``{"event": "started", "pid": 1}``,
 ``{"event": "exited", "code": -9}``, ``{"event": "failed", "reason": "..."}``.
 
 When its standard input ends, it kills what it runs, removes the folder and exits. The other end of that pipe is held by
@@ -13,6 +13,7 @@ the day somebody kills the guard. It leads a session of its own, out of reach of
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -29,10 +30,8 @@ PR_SET_PDEATHSIG = 1
 
 def report(**event: Any) -> None:
     """Tell the test run; that it no longer listens is not our business."""
-    try:
+    with contextlib.suppress(OSError):
         os.write(1, json.dumps(event).encode() + b"\n")
-    except OSError:
-        pass
 
 
 def die_with_parent() -> None:
@@ -51,7 +50,7 @@ def start(command: list[str], folder: str) -> subprocess.Popen[bytes] | None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread here but this one
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             report(event="failed", reason=str(error))

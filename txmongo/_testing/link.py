@@ -1,4 +1,4 @@
-"""One command at a time to a server that is being set up: just enough OP_MSG and SCRAM-SHA-256 for the testing package."""
+"""One command at a time to a server that is being set up: just enough OP_MSG and SCRAM-SHA-256 for tests."""
 
 from __future__ import annotations
 

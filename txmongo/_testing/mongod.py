@@ -11,7 +11,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import attrs
-from twisted.internet import defer, endpoints, interfaces, ssl
+from OpenSSL import SSL
+from twisted.internet import defer, endpoints, interfaces
+from zope.interface import implementer
 
 from txmongo._testing.binary import find_mongod
 from txmongo._testing.den import Den, NotInTime, wait_until
@@ -62,11 +64,26 @@ class TLSFiles:
 
     def endpoint_around(self, plain: interfaces.IStreamClientEndpoint) -> interfaces.IStreamClientEndpoint:
         """An endpoint that speaks TLS over another."""
-        own = None
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.load_verify_locations(str(self.ca_file))
+        context.set_verify(SSL.VERIFY_PEER)
         if self.client_certificate_key_file is not None:
-            own = ssl.PrivateCertificate.loadPEM(self.client_certificate_key_file.read_bytes())
-        authority = ssl.Certificate.loadPEM(self.ca_file.read_bytes())
-        return endpoints.wrapClientTLS(ssl.optionsForClientTLS("localhost", authority, own), plain)
+            context.use_certificate_file(str(self.client_certificate_key_file))
+            context.use_privatekey_file(str(self.client_certificate_key_file))
+        return endpoints.wrapClientTLS(_TLS(context), plain)
+
+
+@implementer(interfaces.IOpenSSLClientConnectionCreator)
+@attrs.frozen
+class _TLS:
+    """What Twisted makes TLS connections with."""
+
+    _context: SSL.Context
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        return connection
 
 
 def free_port(host: str) -> int:

@@ -9,6 +9,7 @@ specifications.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +229,7 @@ class Topology:
             return succeed(server)
         limit = Deadline.after(self._clock, self._settings.server_selection_timeout).earlier(deadline)
         remaining = limit.remaining(now)
-        waiter.deferred = Deferred(lambda _: self._forget(waiter) and None)
+        waiter.deferred = Deferred(partial(self._cancelled, waiter))
         self._waiters[waiter] = None
         if remaining is not None:
             waiter.timer = self._clock.callLater(remaining, self._give_up, waiter)
@@ -294,6 +295,9 @@ class Topology:
         waited = self._clock.seconds() - waiter.started
         error = selection_timeout(self.description, waiter.selector, waiter.operation, waited, waiter.address)
         waiter.deferred.errback(error)
+
+    def _cancelled(self, waiter: _Waiter, _deferred: Deferred[Server]) -> None:
+        self._forget(waiter)
 
     def _forget(self, waiter: _Waiter) -> bool:
         """Take one who waits off the list; returns false if somebody did already."""

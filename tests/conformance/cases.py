@@ -12,7 +12,11 @@ __all__ = ["add_cases"]
 
 
 def add_cases(
-    test_case: type[Any], suite: str, run: Callable[[Any, Case], Any], *, leave_out: Callable[[Case], bool] | None = None
+    test_case: type[Any],
+    suite: str,
+    run: Callable[[Any, Case], Any],
+    *,
+    leave_out: Callable[[Case], bool] | None = None,
 ) -> int:
     """Give a test case class one method for each case of a suite.
 
@@ -24,7 +28,8 @@ def add_cases(
     for case in load_cases(suite):
         if leave_out is not None and leave_out(case):
             continue
-        name = "test_" + re.sub(r"\W+", "_", "_".join((case.folder.rpartition("/")[2], *case.key[1:])))
+        below = case.folder.removeprefix(suite)
+        name = "test_" + re.sub(r"\W+", "_", "_".join((below, case.file, case.description)).strip("_/"))
 
         def method(self: Any, case: Case = case) -> Any:
             return run(self, case)

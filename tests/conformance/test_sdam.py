@@ -36,9 +36,7 @@ class OutcomeChecks(SynchronousTestCase):
         self.assertEqual(set(outcome) - known, set())
         self.assertEqual(description.topology_type, getattr(TOPOLOGY_TYPE, outcome["topologyType"]))
         self.assertEqual(description.replica_set_name, outcome.get("setName"))
-        self.assertEqual(
-            description.logical_session_timeout_minutes, outcome.get("logicalSessionTimeoutMinutes")
-        )
+        self.assertEqual(description.logical_session_timeout_minutes, outcome.get("logicalSessionTimeoutMinutes"))
         if "maxSetVersion" in outcome:
             self.assertEqual(description.max_set_version, outcome["maxSetVersion"])
         if "maxElectionId" in outcome:

@@ -6,14 +6,14 @@ Kept: the specifications "Enumerating collections" and "Enumerating databases".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Operation, ReplyContext, RetryKind, write_concern_document
-from txmongo._ops.cursors import CursorBatch, first_batch
+from txmongo._ops.cursors import CursorBatch, CursorOperation
 from txmongo.errors import write_concern_error_from_reply
 
 if TYPE_CHECKING:
@@ -114,14 +114,13 @@ class Rename(_Change):
         super().__init__("admin", source, {"to": to, **(fields or {})}, **options)
 
 
-class ListCollections(Operation[CursorBatch]):
+class ListCollections(CursorOperation):
     """List the collections of a database; the result is the cursor's first batch."""
 
     __slots__ = ("batch_size", "fields")
 
     name = "listCollections"
     retry = RetryKind.READ
-    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"firstBatch": 1}}
     sends_read_preference = True
 
     def __init__(
@@ -145,6 +144,7 @@ class ListCollections(Operation[CursorBatch]):
             read_preference=read_preference,
             session=session,
         )
+        self.sent = False
         self.fields = fields
         self.batch_size = batch_size
 
@@ -153,13 +153,8 @@ class ListCollections(Operation[CursorBatch]):
         cursor = {} if self.batch_size is None else {"batchSize": self.batch_size}
         return {"listCollections": 1, "cursor": cursor, **(self.fields or {})}
 
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
-        """The first batch."""
-        assert reply is not None
-        return first_batch(reply, context)
 
-
-class ListDatabases(Operation[CursorBatch]):
+class ListDatabases(CursorOperation):
     """List the databases. The reply is an array: the result is a batch that holds them all."""
 
     __slots__ = ("fields",)
@@ -180,6 +175,7 @@ class ListDatabases(Operation[CursorBatch]):
         :param fields: further fields: ``filter``, ``nameOnly``, ``authorizedDatabases``, ``comment``.
         """
         super().__init__("admin", codec_options=codec_options, reply_codec_options=reply_codec_options, session=session)
+        self.sent = False
         self.fields = fields
 
     def build(self, description: StreamDescription) -> dict[str, Any]:

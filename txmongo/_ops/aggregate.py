@@ -6,15 +6,15 @@ Kept: the CRUD specification, "Aggregate", and its section on read preferences o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from txmongo._ops.base import Operation, ReplyContext, RetryKind, write_concern_document, write_service_class
-from txmongo._ops.cursors import CursorBatch, first_batch
+from txmongo._ops.base import ReplyContext, RetryKind, write_concern_document, write_service_class
+from txmongo._ops.cursors import CursorBatch, CursorOperation
 from txmongo.errors import write_concern_error_from_reply
 
 if TYPE_CHECKING:
@@ -68,13 +68,12 @@ class WritingPipelinePreference:
         return f"WritingPipelinePreference({self.preference!r})"
 
 
-class Aggregate(Operation[CursorBatch]):
+class Aggregate(CursorOperation):
     """Run a pipeline; the result is the cursor's first batch."""
 
     __slots__ = ("batch_size", "fields", "pipeline", "read_concern", "retry", "target", "write_concern")
 
     name = "aggregate"
-    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"firstBatch": 1}}
     sends_read_preference = True
 
     def __init__(
@@ -110,6 +109,7 @@ class Aggregate(Operation[CursorBatch]):
             session=session,
             service_class=write_service_class("aggregate", write_concern or WriteConcern()) if stores else None,
         )
+        self.sent = False
         self.target = target
         self.pipeline = pipeline
         self.fields = fields
@@ -142,4 +142,4 @@ class Aggregate(Operation[CursorBatch]):
             error = write_concern_error_from_reply(reply)
             if error is not None:
                 raise error
-        return first_batch(reply, context)
+        return super().parse(reply, context)

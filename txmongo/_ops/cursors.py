@@ -17,9 +17,10 @@ from txmongo.errors import InvalidOperation
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._wire.op_msg import Msg
     from txmongo.types import Address
 
-__all__ = ["CursorBatch", "GetMore", "KillCursors", "first_batch"]
+__all__ = ["CursorBatch", "CursorOperation", "GetMore", "KillCursors"]
 
 #: Servers take a comment in getMore from this wire version on (MongoDB 4.4); it is also the oldest that is spoken to.
 _COMMENT_WIRE_VERSION = 9
@@ -52,17 +53,35 @@ class CursorBatch:
         self.post_batch_resume_token = post_batch_resume_token
 
 
-def first_batch(reply: Mapping[str, Any], context: ReplyContext) -> CursorBatch:
-    """The first batch in the reply of a command that makes a cursor.
+class CursorOperation(Operation[CursorBatch]):
+    """A command that makes a cursor; the result is its first batch.
 
-    :raises InvalidOperation: the reply holds no cursor: the command is not one that makes them.
+    :ivar sent: whether the command was encoded, to be sent at once: if the caller gives up after that, the server may
+        still make a cursor, which somebody has to close. It is the one thing of an operation that changes.
     """
-    cursor = reply.get("cursor")
-    if cursor is None:
-        raise InvalidOperation("the server's reply holds no cursor: this is not a command that makes one")
-    return CursorBatch(
-        cursor["firstBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
-    )
+
+    __slots__ = ("sent",)
+
+    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"firstBatch": 1}}
+
+    def encode(self, command: dict[str, Any], description: StreamDescription) -> Msg:
+        """The message; notes that it is :attr:`sent`."""
+        message = super().encode(command, description)
+        self.sent = True
+        return message
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
+        """The first batch.
+
+        :raises InvalidOperation: the reply holds no cursor: the command is not one that makes them.
+        """
+        assert reply is not None
+        cursor = reply.get("cursor")
+        if cursor is None:
+            raise InvalidOperation("the server's reply holds no cursor: this is not a command that makes one")
+        return CursorBatch(
+            cursor["firstBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
+        )
 
 
 class GetMore(Operation[CursorBatch]):

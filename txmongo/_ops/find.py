@@ -15,7 +15,7 @@ from pymongo.read_preferences import ReadPreference
 
 from txmongo._ops.arguments import is_id_equality
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
-from txmongo._ops.cursors import CursorBatch, first_batch
+from txmongo._ops.cursors import CursorOperation
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -86,14 +86,13 @@ class FindOne(Operation[Any]):
         return documents[0] if documents else None
 
 
-class Find(Operation[CursorBatch]):
+class Find(CursorOperation):
     """Find documents; the result is the cursor's first batch."""
 
     __slots__ = ("collection", "fields", "read_concern")
 
     name = "find"
     retry = RetryKind.READ
-    user_fields: ClassVar[Mapping[str, Any] | None] = _FIND_USER_FIELDS
     sends_read_preference = True
 
     def __init__(
@@ -120,6 +119,7 @@ class Find(Operation[CursorBatch]):
             read_preference=read_preference,
             session=session,
         )
+        self.sent = False
         self.collection = collection
         self.fields = fields
         self.read_concern = read_concern
@@ -130,8 +130,3 @@ class Find(Operation[CursorBatch]):
         if self.read_concern is not None and self.read_concern.level is not None:
             command["readConcern"] = self.read_concern.document
         return command
-
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
-        """The first batch."""
-        assert reply is not None
-        return first_batch(reply, context)

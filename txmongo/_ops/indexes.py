@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.write_concern import WriteConcern
 
 from txmongo._ops.base import Operation, ReplyContext, RetryKind, write_concern_document
-from txmongo._ops.cursors import CursorBatch, first_batch
+from txmongo._ops.cursors import CursorOperation
 from txmongo.errors import write_concern_error_from_reply
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class DropIndexes(Operation["Mapping[str, Any] | None"]):
         return reply
 
 
-class ListIndexes(Operation[CursorBatch]):
+class ListIndexes(CursorOperation):
     """List the indexes of a collection; the result is the cursor's first batch.
 
     A collection that is not there is answered with error 26, which the caller takes for an empty list.
@@ -110,7 +110,6 @@ class ListIndexes(Operation[CursorBatch]):
 
     name = "listIndexes"
     retry = RetryKind.READ
-    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"firstBatch": 1}}
     sends_read_preference = True
 
     def __init__(
@@ -128,6 +127,7 @@ class ListIndexes(Operation[CursorBatch]):
         :param batch_size: documents of the first batch; ``None`` leaves it to the server.
         """
         super().__init__(database, codec_options=codec_options, reply_codec_options=codec_options, session=session)
+        self.sent = False
         self.collection = collection
         self.fields = fields
         self.batch_size = batch_size
@@ -136,11 +136,6 @@ class ListIndexes(Operation[CursorBatch]):
         """The ``listIndexes`` command."""
         cursor = {} if self.batch_size is None else {"batchSize": self.batch_size}
         return {"listIndexes": self.collection, "cursor": cursor, **(self.fields or {})}
-
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
-        """The first batch."""
-        assert reply is not None
-        return first_batch(reply, context)
 
 
 def _complete(

@@ -7,21 +7,21 @@ retried, the caller's document is never changed.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_preferences import ReadPreference
 from twisted.python.failure import Failure
 
-from txmongo._ops.base import Operation, ReplyContext
-from txmongo._ops.cursors import CursorBatch, first_batch
+from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.cursors import CursorOperation
 from txmongo.errors import NotPrimaryError, OperationFailure
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["RunCommand", "RunCursorCommand", "allow_errors", "command_document"]
+__all__ = ["Explain", "RunCommand", "RunCursorCommand", "allow_errors", "command_document"]
 
 #: Commands that the server answers soon, whatever its data; by their names in lower case, as old servers take them.
 _BOUNDED = frozenset(
@@ -69,7 +69,7 @@ class RunCommand(Operation[Any]):
         """
         :param command: the whole command, its name first; see :func:`command_document`.
         """
-        self.name = name = next(iter(command))  # type: ignore[misc]  # an instance's own, for this class alone
+        self.name = name = next(iter(command))  # type: ignore[misc]  # an instance's own, unlike all others'
         super().__init__(
             database,
             codec_options=codec_options,
@@ -89,20 +89,47 @@ class RunCommand(Operation[Any]):
         return reply
 
 
-class RunCursorCommand(RunCommand):
-    """Run a command that makes a cursor; the result is the first batch."""
+class Explain(RunCommand):
+    """How the server would run a read; the result is the plan."""
 
     __slots__ = ()
 
-    user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"firstBatch": 1}}
+    retry = RetryKind.READ
 
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
-        """The first batch.
 
-        :raises InvalidOperation: the command made no cursor.
+class RunCursorCommand(CursorOperation):
+    """Run a command that makes a cursor; the result is the first batch."""
+
+    __slots__ = ("command", "name")
+
+    sends_read_preference = True
+
+    def __init__(
+        self,
+        database: str,
+        command: Mapping[str, Any],
+        *,
+        codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+        read_preference: Any = ReadPreference.PRIMARY,
+        session: Any = None,
+    ) -> None:
         """
-        assert reply is not None
-        return first_batch(reply, context)
+        :param command: the whole command, its name first; see :func:`command_document`.
+        """
+        self.name = next(iter(command))  # type: ignore[misc]  # an instance's own, unlike all others'
+        super().__init__(
+            database,
+            codec_options=codec_options,
+            reply_codec_options=codec_options,
+            read_preference=read_preference,
+            session=session,
+        )
+        self.sent = False
+        self.command = command
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """A copy of the command."""
+        return dict(self.command)
 
 
 def allow_errors(

@@ -39,11 +39,12 @@ _LENGTH_AND_OPCODE: Final = struct.Struct("<i8xi")
 class Decoder:
     """Cuts a stream into whole messages, in time linear in its bytes however they arrive.
 
-    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray``, which
-    grows by a constant factor, and is copied out once when it is complete; what follows it is never put there.
+    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray``,
+    which grows by a constant factor, and is copied out once when it is complete; what follows it is never put there.
 
     :ivar max_message_size: the longest message allowed, in bytes; may be set once the handshake has told it.
-    :ivar before_error: after :meth:`feed` has raised: the whole messages that came, in the same data, before what is wrong.
+    :ivar before_error: after :meth:`feed` has raised: the whole messages that came in the same data before what is
+        wrong.
     """
 
     __slots__ = ("_buffer", "_error", "_expected", "before_error", "max_message_size")

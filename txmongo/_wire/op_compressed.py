@@ -21,7 +21,8 @@ __all__ = ["Compressor", "Noop", "Snappy", "Zlib", "Zstd", "compress", "compress
 #: originalOpcode, uncompressedSize, compressorId
 _PREFIX: Final = struct.Struct("<iiB")
 _CONTENT_OFFSET: Final = HEADER_SIZE + _PREFIX.size
-_SMALLEST_WINDOW_LOG: Final = 10
+#: 8 MB, the window that RFC 8878 asks every decoder to support.
+_ZSTD_WINDOW_LOG: Final = 23
 
 _snappy: Any = first_importable("snappy")
 _zstd: Any = first_importable("compression.zstd", "backports.zstd")
@@ -122,8 +123,8 @@ class Zstd:
 
     @staticmethod
     def decompress(data: bytes, size: int) -> bytes:
-        # The window is memory too: none larger than the message itself is needed.
-        window_log = max(_SMALLEST_WINDOW_LOG, size.bit_length())
+        # The window is memory too, and none larger than the message itself is needed.
+        window_log = max(_ZSTD_WINDOW_LOG, size.bit_length())
         options = {_zstd.DecompressionParameter.window_log_max: window_log}
         return _inflate(_zstd.ZstdDecompressor(options=options), data, size)
 

@@ -7,6 +7,7 @@ opcodes of the MongoDB wire protocol.
 
 from __future__ import annotations
 
+import abc
 import struct
 from typing import ClassVar, Final, Self
 
@@ -25,7 +26,7 @@ from txmongo._wire.header import (
     Opcode,
     ProtocolError,
 )
-from txmongo._wire.op_msg import EMPTY_DOCUMENT
+from txmongo._wire.op_msg import EMPTY_DOCUMENT, size_of
 from txmongo._wire.reader import Reader, to_cstring
 
 __all__ = ["Delete", "GetMore", "Insert", "KillCursors", "LegacyMessage", "Query", "Reply", "Update"]
@@ -37,17 +38,13 @@ _REPLY_START: Final = struct.Struct("<iqii")
 _RESERVED: Final = b"\0\0\0\0"
 
 
-def _size_of(document: bytes | None) -> str:
-    """Stand for a document in a ``repr``: documents never get into logs."""
-    return "None" if document is None else f"<{len(document)} bytes>"
-
-
 def _count_of(documents: list[bytes]) -> str:
+    """Stand for documents in a ``repr``."""
     return f"<{len(documents)} documents>"
 
 
 @attrs.define
-class LegacyMessage:
+class LegacyMessage(abc.ABC):
     """What the messages of this module share.
 
     :ivar request_id: the sender's number for this message.
@@ -82,14 +79,14 @@ class LegacyMessage:
         reader.finish()
         return message
 
+    @abc.abstractmethod
     def _parts(self) -> list[bytes]:
         """Return what follows the header, in pieces."""
-        raise NotImplementedError
 
     @classmethod
+    @abc.abstractmethod
     def _read(cls, request_id: int, response_to: int, reader: Reader) -> Self:
         """Read what follows the header."""
-        raise NotImplementedError
 
 
 @attrs.define
@@ -139,8 +136,8 @@ class Query(LegacyMessage):
     collection: str = ""
     n_to_skip: int = 0
     n_to_return: int = -1
-    query: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=_size_of)
-    fields: bytes | None = attrs.field(default=None, repr=_size_of)
+    query: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=size_of)
+    fields: bytes | None = attrs.field(default=None, repr=size_of)
 
     def _parts(self) -> list[bytes]:
         counts = _TWO_INT32.pack(self.n_to_skip, self.n_to_return)
@@ -162,8 +159,8 @@ class Update(LegacyMessage):
 
     collection: str = ""
     flags: int = 0
-    selector: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=_size_of)
-    update: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=_size_of)
+    selector: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=size_of)
+    update: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=size_of)
 
     def _parts(self) -> list[bytes]:
         return [_RESERVED, to_cstring(self.collection), _INT32.pack(self.flags), self.selector, self.update]
@@ -221,7 +218,7 @@ class Delete(LegacyMessage):
 
     collection: str = ""
     flags: int = 0
-    selector: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=_size_of)
+    selector: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=size_of)
 
     def _parts(self) -> list[bytes]:
         return [_RESERVED, to_cstring(self.collection), _INT32.pack(self.flags), self.selector]

@@ -1,13 +1,13 @@
 """OP_MSG, the message format of every command and every reply since MongoDB 3.6.
 
-A :class:`Msg` is one such message with its documents still in BSON. Two functions beside it serve the usual case with as
-little work as can be: :func:`encode_command` and :func:`single_body`. Kept: the OP_MSG specification.
+A :class:`Msg` is one such message with its documents still in BSON. Two functions beside it serve the usual case with
+as little work as can be: :func:`encode_command` and :func:`single_body`. Kept: the OP_MSG specification.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -26,6 +26,7 @@ __all__ = [
     "Msg",
     "encode_command",
     "single_body",
+    "size_of",
 ]
 
 CHECKSUM_PRESENT: Final = 1 << 0
@@ -77,9 +78,9 @@ def single_body(frame: bytes) -> bytes | None:
     return None
 
 
-def _size_of(data: bytes) -> str:
+def size_of(document: bytes | None) -> str:
     """Stand for a document in a ``repr``: commands and documents never get into logs."""
-    return f"<{len(data)} bytes>"
+    return "None" if document is None else f"<{len(document)} bytes>"
 
 
 def _sizes_of(payload: Mapping[str, list[bytes]]) -> str:
@@ -102,7 +103,7 @@ def _bson_array(documents: list[bytes]) -> bytes:
     return _INT32.pack(len(EMPTY_DOCUMENT) + len(elements)) + elements + b"\0"
 
 
-@attrs.define
+@attrs.define(on_setattr=attrs.setters.NO_OP)
 class Msg:
     """One OP_MSG.
 
@@ -120,7 +121,7 @@ class Msg:
 
     request_id: int = 0
     response_to: int = 0
-    body: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=_size_of)
+    body: bytes = attrs.field(default=EMPTY_DOCUMENT, repr=size_of)
     flag_bits: int = 0
     payload: dict[str, list[bytes]] = attrs.field(default=None, converter=_payload_or_empty, repr=_sizes_of)
     user_fields: Mapping[str, Any] | None = attrs.field(default=None, init=False, eq=False, repr=False)
@@ -130,7 +131,7 @@ class Msg:
     def create(
         cls,
         body: Mapping[str, Any],
-        payload: Mapping[str, list[Mapping[str, Any]]] | None = None,
+        payload: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
         *,
         codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
         acknowledged: bool = True,

@@ -12,8 +12,8 @@ __all__ = ["first_importable"]
 def first_importable(*names: str) -> ModuleType | None:
     """Return the first module of ``names`` that can be imported, or None.
 
-    What a library warns of while it is imported (a missing C extension, say) is not the user's concern: they never asked
-    for that library.
+    What a library warns of while it is imported (a missing C extension, say) is not the user's concern: they never
+    asked for that library.
     """
     for name in names:
         try:

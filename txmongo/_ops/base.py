@@ -103,6 +103,8 @@ class Operation(Generic[ResultT]):
     user_fields: ClassVar[Mapping[str, Any] | None] = None
     #: Whether a non-primary read preference is sent as ``$readPreference``: reads, not writes and not getMore.
     sends_read_preference: ClassVar[bool] = False
+    #: Whether a member of a replica set that is not initiated yet may run it: only what the user names a command.
+    allow_ghost: ClassVar[bool] = False
 
     def __init__(
         self,

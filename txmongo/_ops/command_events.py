@@ -70,7 +70,7 @@ class CommandEvents:
         self._listeners = tuple(listeners)
         self._seconds = seconds
 
-    def started(self, sent: SentCommand, command: Mapping[str, Any]) -> None:
+    def started(self, sent: SentCommand, command: dict[str, Any]) -> None:
         """``command`` is about to be written."""
         event = CommandStartedEvent(
             command,
@@ -83,8 +83,8 @@ class CommandEvents:
         )
         self._publish("started", event)
 
-    def succeeded(self, sent: SentCommand, reply: Mapping[str, Any] | None) -> None:
-        """The server answered with ``ok: 1``, or will not answer an unacknowledged command."""
+    def succeeded(self, sent: SentCommand, reply: Any) -> None:
+        """The server answered with ``ok: 1``, or (``reply`` is ``None``) will not answer an unacknowledged command."""
         event = CommandSucceededEvent(
             self._duration(sent),
             {"ok": 1} if reply is None else reply,
@@ -124,7 +124,7 @@ class CommandEvents:
                 _log.failure("A command listener raised: {listener}", listener=type(listener).__name__)
 
 
-def failure_document(error: BaseException) -> Mapping[str, Any]:
+def failure_document(error: BaseException) -> Any:
     """What a failed event shows of an error: the server's reply if there was one, else its text and type."""
     if isinstance(error, OperationFailure) and error.details:
         return error.details

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmongo._cmap.pool import CheckOut
-from txmongo._deferreds import Deadline
+from txmongo._cmap.connection import CheckOut
+from txmongo._deferreds import Deadline, current_failure
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.command_events import CommandEvents, SentCommand
 from txmongo.errors import AutoReconnect, DocumentTooLarge, InvalidOperation
@@ -154,7 +154,7 @@ class Attempt(CheckOut):
         return self._operation.parse(reply, self)
 
     def _failed(self, failure: Failure) -> Any:
-        error = failure.value
+        error: Any = failure.value
         cancelled = isinstance(error, CancelledError)
         if self._copy is not None:
             if not cancelled and not self.answered(error):
@@ -228,7 +228,8 @@ class Attempt(CheckOut):
         original = self._original
         assert original is not None
         original._copy = None
-        self._check_in_failed(failure.value)
+        error: Any = failure.value
+        self._check_in_failed(error)
         if original._outcome is not None and not original._outcome.called:
             original._outcome.errback(failure)
 
@@ -236,7 +237,7 @@ class Attempt(CheckOut):
         try:
             return self._operation.parse(reply, self)
         except Exception:
-            return Failure()
+            return current_failure()
 
     def _drop_copy(self) -> None:
         copy, self._copy = self._copy, None
@@ -302,7 +303,11 @@ class Executor:
         """Wait for a server, then for a connection; the operation keeps its place among those who wait."""
         deadline = Deadline.after(self.clock, self._settings.server_selection_timeout)
         deferred: Deferred[Any] = self._topology.select_server(
-            operation.read_preference, deadline, operation=operation.name, address=operation.address
+            operation.read_preference,
+            deadline,
+            operation=operation.name,
+            address=operation.address,
+            allow_ghost=operation.allow_ghost,
         )
         deferred.addCallback(self._check_out, operation)
         return deferred

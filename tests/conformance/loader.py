@@ -1,7 +1,8 @@
 """Finds the specification tests and reads them as cases.
 
-Lives here: where the JSON comes from (a pinned PyMongo source distribution, unpacked once into a cache outside the tree,
-or ``$TXMONGO_SPECS_DIR``), the two ways of naming its folders, and the reading of a folder into :class:`Case` values.
+Lives here: where the JSON comes from (a pinned PyMongo source distribution, unpacked once into a cache outside the
+tree, or ``$TXMONGO_SPECS_DIR``), the two ways of naming its folders, and the reading of a folder into :class:`Case`
+values.
 Does not live here: what a case means; each format's runner knows that. Nothing is downloaded at import.
 
 The JSON belongs to the MongoDB specifications (Apache-2.0); it is never committed.
@@ -142,8 +143,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def specs_dir() -> Path:
     """The folder that holds the suites, in either naming.
 
-    ``$TXMONGO_SPECS_DIR`` may name an unpacked source distribution, its ``test`` folder, a checkout of the specifications
-    repository or its ``source`` folder. Without it the pinned source distribution is downloaded once.
+    ``$TXMONGO_SPECS_DIR`` may name an unpacked source distribution, its ``test`` folder, a checkout of the
+    specifications repository or its ``source`` folder. Without it the pinned source distribution is downloaded once.
 
     :raises SpecsUnavailable: with what to do about it.
     """

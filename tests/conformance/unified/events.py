@@ -92,6 +92,7 @@ class EventRecorder:
     :ivar events: what was recorded, in order.
     :ivar checked_out: how many connections are checked out.
     :ivar topology: the newest topology description.
+    :ivar topology_ids: of the topology listened to.
     :ivar ready: how many connections became ready, by address.
     :ivar recording: whether new events are recorded.
     """
@@ -103,13 +104,14 @@ class EventRecorder:
     events: list[Any] = attrs.field(factory=list)
     checked_out: int = 0
     topology: Any = None
+    topology_ids: set[Any] = attrs.field(factory=set)
     ready: Counter[Any] = attrs.field(factory=Counter)
     recording: bool = True
     _redacted: set[int] = attrs.field(factory=set)
     _watchers: list[Callable[[], None]] = attrs.field(factory=list)
 
     def listeners(self) -> list[Any]:
-        """The listeners to give to the client: of pools and of the topology always, of the rest where it is observed."""
+        """The client's listeners: of its pools and its topology always, of the rest where it is observed."""
         wanted = self.observed.union(*(stored.names for stored in self.stored))
         found: list[Any] = [_PoolListener(self), _TopologyListener(self)]
         if wanted & EVENT_TYPES["command"]:
@@ -134,6 +136,17 @@ class EventRecorder:
         names = EVENT_TYPES[event_type]
         return [event for event in self.events if event_name(event) in names]
 
+    def is_topology(self, topology_id: Any) -> bool:
+        """Whether a topology id is that of the client listened to."""
+        return topology_id is not None and topology_id in self.topology_ids
+
+    def pools_hold(self, size: int) -> bool:
+        """Whether a server that bears data is known and each such server has had so many connections made ready."""
+        servers = self.topology.server_descriptions() if self.topology is not None else {}
+        bearing = [address for address, server in servers.items() if server.is_readable or server.is_writable]
+        unknown = [server for server in servers.values() if not server.is_server_type_known]
+        return bool(bearing) and not unknown and all(self.ready[address] >= size for address in bearing)
+
     def forget(self, *event_types: str) -> None:
         """Drop what was recorded of some types."""
         names = frozenset[str]().union(*(EVENT_TYPES[event_type] for event_type in event_types))
@@ -153,6 +166,8 @@ class EventRecorder:
             watcher()
 
     def _count(self, event: Any) -> None:
+        if isinstance(event, monitoring.TopologyOpenedEvent):
+            self.topology_ids.add(event.topology_id)
         match event:
             case monitoring.ConnectionCheckedOutEvent():
                 self.checked_out += 1

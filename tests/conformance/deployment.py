@@ -1,0 +1,109 @@
+"""The servers that cases run against: one replica set of three with authentication, one standalone without.
+
+Each is started when a case first needs it and serves all later ones; :mod:`txmongo.testing` ends them with the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from twisted.internet import defer
+
+from tests.conformance.control import ControlLink
+from tests.conformance.unified.requirements import ServerFacts
+from txmongo.testing import Mongod, ReplicaSet
+
+__all__ = ["Deployment", "Deployments"]
+
+#: SCRAM's least iterations that drivers accept: cases make thousands of connections, and none tests this number.
+PARAMETERS = {"enableTestCommands": 1, "scramSHA1IterationCount": 5000, "scramSHA256IterationCount": 5000}
+CACHE_GB = 1.0
+
+
+@attrs.define
+class Deployment:
+    """A running deployment.
+
+    :ivar facts: what the cases' requirements are held against.
+    :ivar uri: names every member.
+    :ivar direct_uri: names one member, without the set.
+    """
+
+    facts: ServerFacts
+    uri: str
+    direct_uri: str
+    _reactor: Any
+    _servers: ReplicaSet | Mongod
+    _primary: Mongod
+
+    async def control(self) -> ControlLink:
+        """A new connection to the primary, or to the standalone."""
+        link = await self._open(self._primary)
+        if isinstance(self._servers, ReplicaSet):
+            hello = await link.run("admin", {"hello": 1})
+            if not hello["isWritablePrimary"]:
+                await link.close()
+                self._primary = await self._servers.primary()
+                link = await self._open(self._primary)
+        return link
+
+    async def on_every_member(self, work: Callable[[ControlLink], Awaitable[Any]]) -> None:
+        """Do something over a new connection to each member."""
+        members = self._servers.members if isinstance(self._servers, ReplicaSet) else [self._servers]
+        for member in members:
+            link = await self._open(member)
+            try:
+                await work(link)
+            finally:
+                await link.close()
+
+    async def _open(self, member: Mongod) -> ControlLink:
+        return await ControlLink.open(self._reactor, member.address, self._servers.credentials)
+
+
+class Deployments:
+    """Starts each deployment once."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._found: dict[str, Deployment] = {}
+
+    async def all(self) -> list[Deployment]:
+        """Every deployment, the one to be preferred first."""
+        return [await self.get("replicaset"), await self.get("single")]
+
+    async def get(self, topology: str) -> Deployment:
+        """The deployment of one topology."""
+        if topology not in self._found:
+            self._found[topology] = await self._start(topology)
+        return self._found[topology]
+
+    async def _start(self, topology: str) -> Deployment:
+        servers: ReplicaSet | Mongod
+        if topology == "replicaset":
+            servers = ReplicaSet(self._reactor, 3, auth=True, parameters=PARAMETERS, cache_gb=CACHE_GB)
+            await servers.start()
+            primary = await servers.primary()
+        else:
+            servers = primary = Mongod(self._reactor, parameters=PARAMETERS, cache_gb=CACHE_GB)
+            await servers.start()
+        facts = await _facts(self._reactor, topology, primary, servers.credentials)
+        return Deployment(facts, servers.uri, primary.uri, self._reactor, servers, primary)
+
+    def stop(self) -> defer.Deferred[Any]:
+        """Stop what was started; the end of the process does as much."""
+        found, self._found = list(self._found.values()), {}
+        return defer.gatherResults([deployment._servers.stop() for deployment in found])
+
+
+async def _facts(reactor: Any, topology: str, member: Mongod, credentials: tuple[str, str] | None) -> ServerFacts:
+    link = await ControlLink.open(reactor, member.address, credentials)
+    try:
+        build_info = await link.run("admin", {"buildInfo": 1})
+        parameters = await link.run("admin", {"getParameter": "*"})
+    finally:
+        await link.close()
+    major, minor, patch = build_info["versionArray"][:3]
+    return ServerFacts((major, minor, patch), topology, credentials is not None, parameters)

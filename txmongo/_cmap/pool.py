@@ -1,0 +1,880 @@
+"""The pool of connections to one server: Connection Monitoring And Pooling specification.
+
+Lives here: the check-out and check-in of connections, and the life of each until it is closed. Not here: which
+connection a request takes (:mod:`txmongo._cmap.choice`), the order of those who wait
+(:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), the look-out
+for stalled ones (:mod:`~txmongo._cmap.watch`), and what the topology concludes from an error: it is told by a callback.
+
+Unlike the specification's, a connection may be *shared*: several requests may be out on it at once, in flight one
+behind the other. With ``pipelining=False`` it is used as the specification says. There are two kinds of pool. The
+growing one opens connections as they are needed. The fixed one (``pool_size``) keeps just so many open, deals them out
+in turn and lets everything be sent in the order of the calls.
+
+Inside, one rule keeps re-entrance harmless: Deferreds are fired, and requests sent again, only when the pool's state is
+complete.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from bson.objectid import ObjectId
+from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmongo._cmap import choice
+from txmongo._cmap.connection import CheckOut, Connection, ConnectionState
+from txmongo._cmap.endpoints import address_text
+from txmongo._cmap.errors import (
+    CheckOutTimeoutError,
+    PoolClearedError,
+    PoolClosedError,
+    WaitQueueFullError,
+)
+from txmongo._cmap.events import publisher_for
+from txmongo._cmap.opening import BackOff, Connect, Openings
+from txmongo._cmap.wait_queue import Waiter, WaitQueue
+from txmongo._cmap.watch import Watch
+from txmongo._deferreds import Deadline
+from txmongo._settings import ClientSettings
+from txmongo.errors import AutoReconnect, NetworkTimeout
+from txmongo.types import Address
+
+__all__ = ["CheckOut", "Connection", "ConnectionState", "Pool", "PoolState"]
+
+_log = Logger(namespace="txmongo.pool")
+
+#: Seconds between attempts to fill up to minPoolSize while they fail.
+_POPULATION_RETRY = 1.0
+
+#: Seconds that a connection gets to send what was written and close in an orderly manner.
+_CLOSE_GRACE = 2.0
+
+#: Seconds between two runs of the background, at the least.
+_LEAST_MAINTENANCE_INTERVAL = 0.001
+
+
+class PoolState(enum.Enum):
+    """A pool's states: from PAUSED to READY by ``ready()``, back by ``clear()``, from any to CLOSED by ``close()``."""
+
+    PAUSED = "paused"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class Pool:
+    """The connections to one server. It begins paused.
+
+    :ivar address: the server's.
+    :ivar state: whether connections may be checked out.
+    :ivar generation: counts the times it was cleared; a connection of another generation is stale.
+    :ivar operation_count: requests that have a connection or wait for one, for load-based server selection.
+    :ivar last_unacknowledged: the connection of the last unacknowledged write, while the server may not have read it.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        settings: ClientSettings,
+        *,
+        clock: IReactorTime,
+        connect: Connect,
+        listeners: Iterable[Any] | None = None,
+        on_connect_error: Callable[[Exception, int], None] | None = None,
+    ) -> None:
+        """
+        :param connect: opens and authenticates a connection; cancelling its Deferred closes the socket.
+        :param listeners: event listeners; those that are no ``ConnectionPoolListener`` are ignored.
+        :param on_connect_error: told of each failure to open a connection, with the generation it was opened in, before
+            the operation that waits for it.
+        """
+        self.address = address
+        self.state = PoolState.PAUSED
+        self.generation = 0
+        self.operation_count = 0
+        self.last_unacknowledged: Connection | None = None
+        self._settings = settings
+        self._clock = clock
+        self._seconds = clock.seconds
+        self._on_connect_error = on_connect_error
+        self._events = publisher_for(listeners, address)
+        self._set_sizes(settings)
+        #: Those that may be given out, and of these the idle ones, the last used last.
+        self._connections: list[Connection] = []
+        self._idle: list[Connection] = []
+        #: Those that may not be given out any more but are still in use: they count until they come back.
+        self._draining: set[Connection] = set()
+        #: Those whose sockets are not known to be closed.
+        self._sockets: set[Connection] = set()
+        self._queue = WaitQueue()
+        self._openings = Openings(
+            address,
+            clock,
+            connect,
+            self._events,
+            opened=self._opened,
+            failed=self._open_failed,
+            ended=self._tell_closed,
+        )
+        self._watch = Watch(
+            clock,
+            busy=self._busy,
+            stalled=self._stalled,
+            silent=self._silent,
+            socket_timeout=settings.socket_timeout,
+        )
+        self._watches_all = settings.socket_timeout is not None
+        self._averages: dict[str, float] = {}
+        self._rtt = 0.0
+        self._turn = 0
+        self._serving = False
+        self._growing = False
+        self._unread_ahead = 0
+        self._service_generations: dict[ObjectId, int] = {}
+        self._cleared_by: BaseException | None = None
+        self._maintenance_call: IDelayedCall | None = None
+        self._closing_call: IDelayedCall | None = None
+        self._close_waiters: list[Deferred[None]] = []
+        #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
+        #: ready, growing, nobody waits, no listener, no unread write.
+        self._calm = False
+        if self._events is not None:
+            self._events.pool_created(_options(settings))
+
+    def _set_sizes(self, settings: ClientSettings) -> None:
+        self._fixed = settings.pool_size is not None
+        if settings.pool_size is not None:
+            self._min_size = self._max_size = self._max_connecting = settings.pool_size
+            self._back_off = BackOff(settings.retry_delay, settings.max_delay)
+            self._max_idle = math.inf
+        else:
+            self._min_size = settings.min_pool_size
+            self._max_size = settings.max_pool_size
+            self._max_connecting = settings.max_connecting
+            self._back_off = BackOff(_POPULATION_RETRY, _POPULATION_RETRY)
+            self._max_idle = settings.max_idle_time or math.inf
+
+    # --- what others ask ---
+
+    @property
+    def rtt(self) -> float:
+        """The way to the server and back in seconds, as its monitor measures it; 0 before."""
+        return self._rtt
+
+    @rtt.setter
+    def rtt(self, seconds: float) -> None:
+        self._rtt = seconds
+        self._watch.limits = choice.Limits.for_round_trip(seconds)
+
+    @property
+    def total_count(self) -> int:
+        """Connections, those included that are being opened and those that are closed once they come back."""
+        return len(self._connections) + len(self._draining) + len(self._openings)
+
+    @property
+    def opening_count(self) -> int:
+        """Connections that are being opened."""
+        return len(self._openings)
+
+    @property
+    def available_count(self) -> int:
+        """Connections on which nothing is in flight."""
+        return sum(1 for connection in self._connections if not connection.in_flight)
+
+    @property
+    def waiting_count(self) -> int:
+        """Requests in the wait queue."""
+        return len(self._queue)
+
+    def generation_for(self, service_id: ObjectId | None) -> int:
+        """The current generation of a service behind a load balancer; without one, the pool's."""
+        return self.generation if service_id is None else self._service_generations.get(service_id, 0)
+
+    def expected_service_time(self, service_class: str) -> float:
+        """How many seconds the server is expected to need for a kind of request."""
+        return self._averages.get(service_class, choice.UNKNOWN_SERVICE_TIME)
+
+    def __repr__(self) -> str:
+        in_flight = sum(connection.live for connection in (*self._connections, *self._draining))
+        return (
+            f"<Pool {address_text(self.address)} {self.state.value}: {self.total_count} connections "
+            f"({self.available_count} available, {self.opening_count} opening), {in_flight} in flight, "
+            f"{self.waiting_count} waiting, generation {self.generation}>"
+        )
+
+    # --- checking out ---
+
+    def check_out_now(self, request: CheckOut) -> Connection | None:
+        """Check a connection out if one can be had at once.
+
+        :returns: the connection, or ``None``: then nothing has happened, and :meth:`check_out` is to be called.
+        """
+        if self._calm and self._idle:
+            connection = self._idle.pop()
+            now = self._seconds()
+            if now - connection.idle_since <= self._max_idle:
+                connection.busy_since = request.started_at = now
+                connection.in_flight[request] = None
+                request.connection = connection
+                request.abandoned = False
+                request.expected = expected = self._averages.get(request.service_class, choice.UNKNOWN_SERVICE_TIME)
+                connection.expected_wait = math.inf if request.exclusive else expected
+                self.operation_count += 1
+                if self._watches_all and self._watch.call is None:
+                    self._watch.arm()
+                return connection
+            self._idle.append(connection)
+        return self._check_out_minding(request)
+
+    def _check_out_minding(self, request: CheckOut) -> Connection | None:
+        """:meth:`check_out_now` where there is more to mind than the idle connections."""
+        if self.state is not PoolState.READY or self._queue:
+            return None
+        now = self._seconds()
+        connection = self._choose(request, now)
+        if connection is None:
+            return None
+        if self._events is not None:
+            self._events.check_out_started()
+        self._register(request, connection, now)
+        if self._events is not None:
+            self._events.checked_out(connection.id, 0.0)
+        return connection
+
+    def check_out(self, request: CheckOut, deadline: Deadline) -> Deferred[Connection]:
+        """Check a connection out, waiting for one if need be.
+
+        :param deadline: when waiting ends in any case. Without one, ``waitQueueTimeoutMS`` limits the time until the
+            opening of a connection for this request begins.
+        :returns: a Deferred that fires with the connection. It fails with :class:`PoolClearedError` if the pool is
+            paused or gets cleared, :class:`PoolClosedError` if it is or gets closed, :class:`CheckOutTimeoutError` if
+            the time is up, :class:`WaitQueueFullError` if too many wait, the connector's error if a connection could
+            not be opened for it, ``CancelledError`` if it is cancelled.
+        """
+        connection = self.check_out_now(request)
+        if connection is not None:
+            return succeed(connection)
+        now = self._seconds()
+        if self._events is not None:
+            self._events.check_out_started()
+        refusal = self._refusal()
+        if refusal is not None:
+            self._publish_failed_check_out(refusal, now)
+            return fail(refusal)
+        deferred: Deferred[Connection] = Deferred(partial(self._waiter_cancelled, request))
+        waiter = Waiter(request, now, deferred)
+        self.operation_count += 1
+        self._queue.append(waiter)
+        self._set_calm()
+        self._set_time_limit(waiter, deadline)
+        self._serve()
+        return deferred
+
+    def _refusal(self) -> Exception | None:
+        """Why nobody may wait for a connection now."""
+        if self.state is PoolState.CLOSED:
+            return PoolClosedError(self.address)
+        if self.state is PoolState.PAUSED:
+            return PoolClearedError.waiting(self.address, self._cleared_by)
+        if len(self._queue) >= self._settings.wait_queue_size:
+            return WaitQueueFullError(self.address, len(self._queue))
+        return None
+
+    def _choose(self, request: CheckOut, now: float, *, copy: bool = False) -> Connection | None:
+        """The connection for a request, taken from the idle ones if it was one of them; ``None`` if it has to wait.
+
+        :param copy: it is the second copy of a moved request and takes an idle one or none.
+        """
+        if self._fixed:
+            return self._deal(request)
+        if self.last_unacknowledged is not None and not copy:
+            unread = self.last_unacknowledged
+            if not unread.in_flight:
+                self._idle.remove(unread)
+                return unread
+            if self._settings.pipelining and unread.expected_wait != math.inf:
+                # What follows the write must not overtake it; exclusive use waits until the write has been read.
+                return None if request.exclusive else unread
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if now - connection.idle_since <= self._max_idle:
+                return connection
+            self._retire(connection, ConnectionClosedReason.IDLE)
+        if copy or request.exclusive or not self._settings.pipelining:
+            return None
+        return choice.choose_shared(
+            self._connections,
+            request,
+            limits=self._watch.limits,
+            known=self._averages,
+            full=self.total_count >= self._max_size,
+            now=now,
+        )
+
+    def _deal(self, request: CheckOut) -> Connection | None:
+        exclusive = request.exclusive or not self._settings.pipelining
+        place = choice.deal(self._connections, self._turn, exclusive=exclusive)
+        if place is None:
+            return None
+        self._turn = place + 1
+        return self._connections[place]
+
+    def _register(self, request: CheckOut, connection: Connection, now: float) -> None:
+        """Note that a request is out on a connection."""
+        if not connection.in_flight:
+            connection.busy_since = now
+        connection.in_flight[request] = None
+        request.connection = connection
+        request.started_at = now
+        request.abandoned = False
+        request.expected = expected = self.expected_service_time(request.service_class)
+        connection.expected_wait = math.inf if request.exclusive else connection.expected_wait + expected
+        self.operation_count += 1
+        if self._watch.call is None and (self._watches_all or len(connection.in_flight) > 1):
+            self._watch.arm()
+
+    # --- the wait queue ---
+
+    def _serve(self) -> None:
+        """Give connections to those who wait, in their order, and open more if some are left waiting."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self.state is PoolState.READY:
+                waiter = self._queue.first()
+                if waiter is None:
+                    break
+                now = self._seconds()
+                connection = self._choose(waiter.request, now, copy=waiter.deferred is None)
+                if connection is None:
+                    break
+                self._dequeue(waiter)
+                self._register(waiter.request, connection, now)
+                self._grant(waiter, connection, now)
+        finally:
+            self._serving = False
+        self._grow()
+
+    def _grant(self, waiter: Waiter, connection: Connection, now: float) -> None:
+        if self._events is not None:
+            self._events.checked_out(connection.id, now - waiter.started_at)
+        if waiter.deferred is not None:
+            waiter.deferred.callback(connection)
+            return
+        try:
+            waiter.request.resend(connection)
+        except Exception:
+            _log.failure("A request could not be sent a second time")
+            if waiter.request in connection.in_flight:
+                self.check_in(waiter.request)
+
+    def _dequeue(self, waiter: Waiter) -> None:
+        """Take one out of the queue; it is served or fails next."""
+        self._queue.remove(waiter.request)
+        if waiter.deferred is not None:
+            self.operation_count -= 1
+        self._set_calm()
+
+    def _set_time_limit(self, waiter: Waiter, deadline: Deadline) -> None:
+        remaining = deadline.remaining(self._seconds())
+        if remaining is not None:
+            waiter.time_limit = self._clock.callLater(remaining, self._timed_out, waiter)
+        elif self._settings.wait_queue_timeout is not None:
+            wait = self._settings.wait_queue_timeout
+            waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
+
+    def _waited_long(self, waiter: Waiter, wait: float) -> None:
+        """``waitQueueTimeoutMS`` is over: it does not hold for one for whom a connection is being opened."""
+        if self._queue.is_among_first(len(self._openings), waiter):
+            waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
+        else:
+            self._timed_out(waiter)
+
+    def _timed_out(self, waiter: Waiter) -> None:
+        error = CheckOutTimeoutError(
+            self.address,
+            max_pool_size=self._max_size,
+            in_use=len(self._connections) + len(self._draining) - self.available_count,
+            opening=len(self._openings),
+            waiting=len(self._queue) - 1,
+        )
+        self._fail_waiters([waiter], error)
+        self._serve()
+
+    def _waiter_cancelled(self, request: CheckOut, _deferred: Deferred[Connection]) -> None:
+        waiter = self._queue.remove(request)
+        if waiter is not None:
+            self.operation_count -= 1
+            self._set_calm()
+            self._publish_failed_check_out(CancelledError(), waiter.started_at)
+            self._serve()
+
+    def _fail_waiters(self, waiters: list[Waiter], error: Exception | None = None) -> None:
+        """Let some leave the queue: all are out of it before the first is told.
+
+        :param error: why; by default what refuses others now, made anew for each.
+        """
+        for waiter in waiters:
+            self._dequeue(waiter)
+        for waiter in waiters:
+            reason = error or self._refusal() or CancelledError()
+            self._publish_failed_check_out(reason, waiter.started_at)
+            if waiter.deferred is not None:
+                waiter.deferred.errback(Failure(reason))
+
+    def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
+        if self._events is not None:
+            self._events.check_out_failed(_check_out_failed_reason(error), self._seconds() - started_at)
+
+    def _set_calm(self) -> None:
+        """Recompute ``_calm``, after a change of what it depends on."""
+        self._calm = (
+            self.state is PoolState.READY
+            and not self._queue
+            and not self._fixed
+            and self._events is None
+            and self.last_unacknowledged is None
+        )
+
+    # --- checking in ---
+
+    def check_in(self, request: CheckOut, *, abandoned: bool = False) -> None:
+        """Give a connection back after a request was answered, failed, was sent unacknowledged, or was never sent.
+
+        :param abandoned: the request was sent and nobody waits for it any more, but its reply has not come. The
+            connection goes on being used, and counts the request until the late reply; with ``pipelining=False``, or
+            after exclusive use, it is closed.
+        :raises ValueError: the request has no connection of this pool.
+        """
+        connection = request.connection
+        if (
+            abandoned
+            or not self._calm
+            or connection is None
+            or not connection.open
+            or connection.late
+            or request.unacknowledged
+            or not connection.protocol.connected
+        ):
+            self._check_in_minding(request, abandoned)
+            return
+        in_flight = connection.in_flight
+        try:
+            del in_flight[request]
+        except KeyError:
+            raise ValueError(f"{request!r} has no connection of {self!r}") from None
+        self.operation_count -= 1
+        self._learn(request, connection)
+        if in_flight:
+            connection.expected_wait -= request.expected
+            return
+        connection.expected_wait = 0.0
+        connection.idle_since = connection.busy_since
+        self._idle.append(connection)
+        if self._max_idle != math.inf and self._maintenance_call is None:
+            self._plan_maintenance()
+
+    def _check_in_minding(self, request: CheckOut, abandoned: bool) -> None:
+        """:meth:`check_in` where there is more to mind than the averages and the idle connections."""
+        connection = request.connection
+        if connection is None or request not in connection.in_flight or request in connection.late:
+            raise ValueError(f"{request!r} has no connection of {self!r}")
+        self.operation_count -= 1
+        if self._events is not None:
+            self._events.checked_in(connection.id)
+        self._forget_copy(request)
+        if connection.open and not connection.protocol.connected:
+            # Its loss is being told to those who waited; the pool's turn comes last.
+            self._retire(connection, ConnectionClosedReason.ERROR)
+        if abandoned and connection.open:
+            self._abandon(request, connection)
+            return
+        self._settle(request, connection)
+        if request.unacknowledged and connection.open and not self._fixed:
+            self.last_unacknowledged = connection
+            self._unread_ahead = len(connection.in_flight)
+            self._set_calm()
+        self._returned(connection)
+
+    def _abandon(self, request: CheckOut, connection: Connection) -> None:
+        """Nobody waits any more for a request that is in flight."""
+        request.abandoned = True
+        if request.exclusive or not self._settings.pipelining:
+            del connection.in_flight[request]
+            self._cut(connection, AutoReconnect("the request that had this connection alone was abandoned"))
+            return
+        connection.late[request] = None
+        if not self._gives_up(connection, self._seconds()) and self._watch.call is None:
+            self._watch.arm()
+
+    def _late_reply(self, connection: Connection) -> None:
+        """The reply of an abandoned request has come."""
+        request = connection.oldest_late()
+        if request is not None:
+            del connection.late[request]
+            self._settle(request, connection)
+            self._returned(connection)
+
+    def _settle(self, request: CheckOut, connection: Connection) -> None:
+        """Take a request off its connection."""
+        del connection.in_flight[request]
+        if not request.unacknowledged and self._learn(request, connection) and connection is self.last_unacknowledged:
+            # The write was read if this reply is to what was sent after it.
+            if self._unread_ahead:
+                self._unread_ahead -= 1
+            else:
+                self._forget_unread()
+        connection.recount()
+
+    def _learn(self, request: CheckOut, connection: Connection) -> bool:
+        """Learn from how long the server took for a request; returns whether there was a reply at all."""
+        received = connection.protocol.last_received_at
+        started_at = request.started_at
+        if received < started_at:
+            return False
+        begun = connection.busy_since
+        if started_at >= begun:
+            # Nothing was before it: the way there and back is not the server's time.
+            begun = started_at + self._rtt
+        connection.busy_since = received
+        averages = self._averages
+        service_class = request.service_class
+        averages[service_class] = choice.next_average(averages.get(service_class), received - begun)
+        return True
+
+    def _forget_unread(self) -> None:
+        self.last_unacknowledged = None
+        self._set_calm()
+
+    def _returned(self, connection: Connection) -> None:
+        """A connection has one request fewer."""
+        if not connection.open:
+            self._close_drained(connection)
+        elif not self._gives_up(connection, self._seconds()) and not connection.in_flight:
+            self._make_available(connection, connection.busy_since)
+        self._serve()
+
+    def _make_available(self, connection: Connection, now: float) -> None:
+        connection.idle_since = now
+        if not self._fixed:
+            self._idle.append(connection)
+            if self._max_idle != math.inf and self._maintenance_call is None:
+                self._plan_maintenance()
+
+    # --- opening connections ---
+
+    def _grow(self) -> None:
+        """Begin to open as many connections as are needed and allowed."""
+        if self._growing:
+            return
+        self._growing = True
+        try:
+            while self.state is PoolState.READY and self._attempts_wanted():
+                self._openings.begin(self.generation)
+        finally:
+            self._growing = False
+
+    def _attempts_wanted(self) -> int:
+        populating = self._seconds() >= self._back_off.until or (self._fixed and len(self._queue) > 0)
+        return choice.attempts_wanted(
+            waiting=len(self._queue),
+            opening=len(self._openings),
+            total=self.total_count,
+            min_pool_size=self._min_size if populating else 0,
+            max_pool_size=self._max_size,
+            max_connecting=self._max_connecting,
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        """A connection can be used from now on."""
+        connection.protocol.lost_hook = partial(self._lost, connection)
+        connection.protocol.late_reply_hook = partial(self._late_reply, connection)
+        if connection.service_id is not None:
+            connection.generation = self._service_generations.setdefault(connection.service_id, 0)
+        self._connections.append(connection)
+        self._sockets.add(connection)
+        self._make_available(connection, self._seconds())
+        self._serve()
+
+    def _open_failed(self, failure: Failure, generation: int) -> None:
+        """A connection could not be opened: the topology is told, then the one who waited for it first."""
+        self._back_off.failed(self._seconds())
+        error = failure.value or CancelledError()
+        waiter = self._queue.first_told()
+        if waiter is not None:
+            self._dequeue(waiter)
+            self._publish_failed_check_out(error, waiter.started_at)
+        if self._on_connect_error is not None and isinstance(error, Exception):
+            self._on_connect_error(error, generation)
+        if waiter is not None and waiter.deferred is not None:
+            waiter.deferred.errback(failure)
+        self._serve()
+        self._plan_maintenance()
+
+    # --- losing and closing connections ---
+
+    def _lost(self, connection: Connection, _reason: Failure) -> None:
+        """A connection's socket is closed, whoever wanted it; its requests were told."""
+        self._sockets.discard(connection)
+        for request in connection.late:
+            del connection.in_flight[request]
+        connection.late.clear()
+        if connection.open:
+            self._retire(connection, ConnectionClosedReason.ERROR)
+            self._serve()
+        self._tell_closed()
+
+    def _retire(self, connection: Connection, reason: str) -> None:
+        """Give a connection out no more; close it once it is not in use."""
+        connection.open = False
+        connection.close_reason = reason
+        self._connections.remove(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if connection is self.last_unacknowledged:
+            self._forget_unread()
+        if connection.live:
+            self._draining.add(connection)
+        else:
+            self._close(connection)
+        if reason == ConnectionClosedReason.ERROR and self._min_size:
+            now = self._seconds()
+            self._back_off.lost(now - connection.created_at, now)
+            self._plan_maintenance()
+
+    def _close_drained(self, connection: Connection) -> None:
+        if not connection.live and connection in self._draining:
+            self._draining.remove(connection)
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        """A retired connection that is not in use leaves the pool."""
+        assert connection.close_reason is not None
+        if self._events is not None:
+            self._events.connection_closed(connection.id, connection.close_reason)
+        if connection in self._sockets:
+            connection.protocol.close()
+            if connection in self._sockets and self._closing_call is None:
+                self._closing_call = self._clock.callLater(_CLOSE_GRACE, self._abort_closing)
+        service_id = connection.service_id
+        if service_id is not None and not self._has_service(service_id):
+            self._service_generations.pop(service_id, None)
+
+    def _has_service(self, service_id: ObjectId) -> bool:
+        return any(connection.service_id == service_id for connection in (*self._connections, *self._draining))
+
+    def _abort_closing(self) -> None:
+        """Cut connections that did not close in an orderly manner: the other end may be frozen."""
+        self._closing_call = None
+        for connection in list(self._sockets):
+            if connection.state is ConnectionState.CLOSED:
+                connection.protocol.abort(AutoReconnect("closing the connection took too long"))
+
+    def _cut(self, connection: Connection, error: Exception) -> None:
+        """Close a connection at once, whatever waits on it; that also ends what the server does for it."""
+        if connection.open:
+            self._retire(connection, ConnectionClosedReason.ERROR)
+        connection.protocol.abort(error)
+        self._serve()
+
+    # --- stalled connections ---
+
+    def _busy(self) -> list[Connection]:
+        return [connection for connection in (*self._connections, *self._draining) if connection.in_flight]
+
+    def _silent(self, connection: Connection) -> None:
+        """Nothing came on a connection for ``socketTimeoutMS``."""
+        self._cut(connection, NetworkTimeout(f"{address_text(self.address)}: timed out"))
+
+    def _stalled(self, connection: Connection, now: float) -> None:
+        """Relieve a stalled connection."""
+        if not self._gives_up(connection, now):
+            self._move_waiting(connection, now)
+
+    def _gives_up(self, connection: Connection, now: float) -> bool:
+        """Cut a stalled connection whose oldest request was abandoned, as soon as nobody waits for another one.
+
+        Until then nothing is added.
+        """
+        if not connection.head_is_late or not choice.is_stalled(connection, self._watch.limits, now):
+            return False
+        if connection.live:
+            connection.expected_wait = math.inf
+            return False
+        self._cut(connection, AutoReconnect("the request that this connection was busy with was abandoned"))
+        return True
+
+    def _move_waiting(self, connection: Connection, now: float) -> None:
+        """Let what waits behind a stalled connection's oldest request wait for another connection too."""
+        if self._fixed or not self._settings.pipelining or connection is self.last_unacknowledged:
+            return
+        waiters = []
+        for request in choice.to_move(connection.in_flight):
+            if request not in connection.late:
+                request.movable = False
+                waiters.append(Waiter(request.duplicate(), now, original=request))
+        if waiters:
+            self._queue.push_front(waiters)
+            self._set_calm()
+            if self._events is not None:
+                for _ in waiters:
+                    self._events.check_out_started()
+            self._serve()
+
+    def _forget_copy(self, request: CheckOut) -> None:
+        """A request was checked in: a second copy that still waits for a connection is not needed."""
+        waiter = self._queue.remove_copy_of(request)
+        if waiter is not None:
+            self._set_calm()
+            self._publish_failed_check_out(CancelledError(), waiter.started_at)
+
+    # --- the background ---
+
+    def _plan_maintenance(self) -> None:
+        """Arm the delayed call of the background anew, if there is something to wait for."""
+        if self._maintenance_call is not None:
+            self._maintenance_call.cancel()
+            self._maintenance_call = None
+        if self.state is not PoolState.READY:
+            return
+        now = self._seconds()
+        due = self._idle[0].idle_since + self._max_idle if self._idle else math.inf
+        if self._back_off.until > now and self.total_count < self._min_size:
+            due = min(due, self._back_off.until)
+        if due != math.inf:
+            wait = max(due - now, _LEAST_MAINTENANCE_INTERVAL)
+            self._maintenance_call = self._clock.callLater(wait, self._maintain)
+
+    def _maintain(self) -> None:
+        """Close what was idle for too long, and fill up to ``minPoolSize``."""
+        self._maintenance_call = None
+        now = self._seconds()
+        while self._idle and now - self._idle[0].idle_since >= self._max_idle:
+            self._retire(self._idle[0], ConnectionClosedReason.IDLE)
+        self._grow()
+        self._plan_maintenance()
+
+    # --- the pool's own life ---
+
+    def ready(self) -> None:
+        """The server is known to be usable: connections may be checked out, and are opened up to ``minPoolSize``."""
+        if self.state is not PoolState.PAUSED:
+            return
+        self.state = PoolState.READY
+        self._cleared_by = None
+        if not self._fixed:
+            self._back_off.until = 0.0
+        self._set_calm()
+        if self._events is not None:
+            self._events.pool_ready()
+        self._grow()
+        self._plan_maintenance()
+
+    def clear(
+        self, cause: BaseException | None = None, service_id: ObjectId | None = None, interrupt_in_use: bool = False
+    ) -> None:
+        """Make all connections stale. Idle ones and those being opened are closed, those in use when they come back.
+
+        Without ``service_id`` the pool is paused, and all who wait fail with :class:`PoolClearedError`.
+
+        :param cause: the error that says the server is not usable.
+        :param service_id: the one service behind a load balancer whose connections are meant.
+        :param interrupt_in_use: cut those in use too: the server does not answer its monitor.
+        """
+        if self.state is PoolState.CLOSED:
+            return
+        was_ready = self.state is PoolState.READY
+        if service_id is None:
+            self.generation += 1
+            self.state = PoolState.PAUSED
+            self._cleared_by = cause
+            self._set_calm()
+        elif service_id in self._service_generations:
+            self._service_generations[service_id] += 1
+        if self._events is not None and was_ready:
+            self._events.pool_cleared(service_id, interrupt_in_use)
+        self._retire_all(ConnectionClosedReason.STALE, service_id)
+        if interrupt_in_use:
+            self._cut_draining(PoolClearedError.interrupted(self.address), service_id)
+        if service_id is None:
+            self._openings.give_up(ConnectionClosedReason.STALE)
+            self._plan_maintenance()
+            self._fail_waiters(self._queue.all())
+        else:
+            self._serve()
+
+    def _retire_all(self, reason: str, service_id: ObjectId | None = None) -> None:
+        for connection in list(self._connections):
+            if connection.open and (service_id is None or connection.service_id == service_id):
+                self._retire(connection, reason)
+
+    def _cut_draining(self, error: Exception, service_id: ObjectId | None = None) -> None:
+        for connection in list(self._draining):
+            if service_id is None or connection.service_id == service_id:
+                connection.protocol.abort(error)
+
+    def close(self) -> Deferred[None]:
+        """Close all connections; requests in flight fail, those who wait fail with :class:`PoolClosedError`.
+
+        :returns: a Deferred that fires with ``None`` when every socket is closed and no delayed call is left.
+        """
+        if self.state is not PoolState.CLOSED:
+            self.state = PoolState.CLOSED
+            self._set_calm()
+            self._retire_all(ConnectionClosedReason.POOL_CLOSED)
+            self._openings.give_up(ConnectionClosedReason.POOL_CLOSED)
+            if self._events is not None:
+                self._events.pool_closed()
+            self._cut_draining(PoolClosedError(self.address))
+            self._plan_maintenance()
+            self._fail_waiters(self._queue.all())
+        closed: Deferred[None] = Deferred(self._close_waiters.remove)
+        self._close_waiters.append(closed)
+        self._tell_closed()
+        return closed
+
+    def _tell_closed(self) -> None:
+        """Fire what :meth:`close` returned if nothing is left."""
+        if self._sockets or self._openings or self.state is not PoolState.CLOSED:
+            return
+        self._watch.stop()
+        if self._closing_call is not None:
+            self._closing_call.cancel()
+            self._closing_call = None
+        waiters, self._close_waiters = self._close_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+
+def _options(settings: ClientSettings) -> dict[str, Any]:
+    """The pool options that differ from their defaults, as ``PoolCreatedEvent`` has them."""
+    values: dict[str, Any] = {
+        "maxPoolSize": settings.max_pool_size,
+        "minPoolSize": settings.min_pool_size,
+        "maxConnecting": settings.max_connecting,
+        "maxIdleTimeMS": _milliseconds(settings.max_idle_time),
+        "waitQueueTimeoutMS": _milliseconds(settings.wait_queue_timeout),
+    }
+    defaults = {"maxPoolSize": 100, "minPoolSize": 0, "maxConnecting": 2}
+    return {name: value for name, value in values.items() if value != defaults.get(name)}
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _check_out_failed_reason(error: BaseException) -> str:
+    if isinstance(error, PoolClosedError):
+        return ConnectionCheckOutFailedReason.POOL_CLOSED
+    if isinstance(error, CheckOutTimeoutError):
+        return ConnectionCheckOutFailedReason.TIMEOUT
+    return ConnectionCheckOutFailedReason.CONN_ERROR

@@ -36,7 +36,8 @@ def check_mapping(name: str, value: Any) -> None:
 
     :raises TypeError: with ``name`` in its text.
     """
-    if not isinstance(value, Mapping):
+    # dict goes first: it is what nearly everybody passes, and the check of an abstract class costs ten times as much.
+    if not isinstance(value, (dict, Mapping)):
         raise TypeError(f"{name} must be a mapping such as dict or bson.son.SON, not {type(value).__name__}")
 
 
@@ -54,7 +55,7 @@ def check_document(name: str, value: Any) -> None:
 
     :raises TypeError: with ``name`` in its text.
     """
-    if not isinstance(value, (MutableMapping, RawBSONDocument)):
+    if not isinstance(value, (dict, MutableMapping, RawBSONDocument)):
         raise TypeError(
             f"{name} must be a mutable mapping such as dict or bson.son.SON, or a bson.raw_bson.RawBSONDocument, "
             f"not {type(value).__name__}"
@@ -78,7 +79,7 @@ def check_update(update: Any) -> None:
     :raises TypeError: it is neither a mapping nor a list.
     :raises ValueError: it is empty, or a document whose first key is no operator.
     """
-    if not isinstance(update, (Mapping, list)):
+    if not isinstance(update, (dict, list, Mapping)):
         raise TypeError(f"update must be a mapping of operators or a list of stages, not {type(update).__name__}")
     if not update:
         raise ValueError("update cannot be empty")
@@ -164,4 +165,4 @@ def is_id_equality(query: Mapping[str, Any]) -> bool:
     if len(query) != 1:
         return False
     value = query.get("_id", query)
-    return not isinstance(value, (Mapping, Regex, re.Pattern))
+    return not isinstance(value, (dict, Mapping, Regex, re.Pattern))

@@ -27,7 +27,7 @@ class FindAndModify(Operation[Any]):
 
     name = "findAndModify"
     retry = RetryKind.WRITE
-    user_fields = {"value": 1}  # noqa: RUF012 - annotated as a ClassVar in the base class
+    user_fields = {"value": 1}
 
     def __init__(self, target: WriteTarget, query: Mapping[str, Any], fields: dict[str, Any]) -> None:
         super().__init__(

@@ -18,9 +18,10 @@ class InsertOne(WriteOperation[InsertOneResult]):
     """Store one document, which has its ``_id`` already unless it is raw BSON.
 
     :ivar document: the caller's document itself.
+    :ivar inserted_id: its ``_id`` at the call, ``None`` for raw BSON.
     """
 
-    __slots__ = ("document",)
+    __slots__ = ("document", "inserted_id")
 
     name = "insert"
     statements_field = "documents"
@@ -29,15 +30,14 @@ class InsertOne(WriteOperation[InsertOneResult]):
     def __init__(self, target: WriteTarget, document: Mapping[str, Any], options: dict[str, Any] | None = None) -> None:
         super().__init__(target, target.insert_class, options, bounded=target.answers_soon)
         self.document = document
+        self.inserted_id = None if isinstance(document, RawBSONDocument) else document["_id"]
 
     def statements(self) -> list[Any]:
         """The document."""
         return [self.document]
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> InsertOneResult:
-        """The document's ``_id``, ``None`` for raw BSON."""
+        """The document's ``_id``."""
         if reply is not None:
             check_write_reply(reply)
-        document = self.document
-        inserted_id = None if isinstance(document, RawBSONDocument) else document["_id"]
-        return InsertOneResult(inserted_id, reply is not None)
+        return InsertOneResult(self.inserted_id, reply is not None)

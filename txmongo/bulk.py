@@ -1,0 +1,284 @@
+"""Bulk writes: reading the models that the caller lists, and sending their batches one after another.
+
+The models are PyMongo's; they are here too for convenience: ``from txmongo.bulk import InsertOne, UpdateOne``. What a
+batch is and what the replies add up to is :mod:`txmongo._ops.bulk_write`'s. Kept: the CRUD specification, "Bulk write".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo.operations import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
+from pymongo.results import BulkWriteResult
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txmongo._ops.arguments import (
+    check_array_filters,
+    check_boolean,
+    check_document,
+    check_mapping,
+    check_optional_mapping,
+    check_replacement,
+    check_update,
+    hint_value,
+)
+from txmongo._ops.base import Operation, check_acknowledged_option, collation_document
+from txmongo._ops.bulk_write import (
+    BatchUnconfirmed,
+    DeleteBatch,
+    InsertBatch,
+    Run,
+    UpdateBatch,
+    Write,
+    WriteBatch,
+    empty_result,
+    has_errors,
+    merge_reply,
+    ordered_runs,
+    unordered_runs,
+)
+from txmongo._ops.delete import delete_statement
+from txmongo._ops.update import update_statement
+from txmongo._ops.writes import WriteTarget, write_options
+from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure
+
+__all__ = [
+    "BulkWriteError",
+    "BulkWriteResult",
+    "DeleteMany",
+    "DeleteOne",
+    "InsertOne",
+    "ReplaceOne",
+    "UpdateMany",
+    "UpdateOne",
+]
+
+Execute = Callable[[Operation[Any]], "Deferred[Any]"]
+
+#: Statements of one command, on every server that is spoken to.
+_USUAL_BATCH_SIZE = 100_000
+
+
+def documents_with_ids(documents: Any) -> tuple[list[Any], list[Any]]:
+    """The documents of an ``insert_many`` as a list, each with an ``_id``, and those ids (raw BSON's left out).
+
+    :raises TypeError: ``documents`` is empty or no iterable of documents.
+    """
+    if not isinstance(documents, Iterable) or isinstance(documents, (Mapping, str, bytes)):
+        raise TypeError(f"documents must be a non-empty list, not {type(documents).__name__}")
+    inserted = list(documents)
+    if not inserted:
+        raise TypeError("documents must be a non-empty list, and it is empty")
+    ids = []
+    for document in inserted:
+        if not isinstance(document, dict):
+            check_document("document", document)
+            if isinstance(document, RawBSONDocument):
+                continue
+        if "_id" not in document:
+            document["_id"] = ObjectId()
+        ids.append(document["_id"])
+    return inserted, ids
+
+
+def insert_run(documents: list[Any]) -> Run:
+    """The one run of an ``insert_many``."""
+    return Run(InsertBatch, documents, range(len(documents)))
+
+
+def runs_of(requests: Any, *, ordered: bool, write_concern: WriteConcern) -> list[Run]:
+    """Check a list of models and cut it into runs.
+
+    :raises TypeError: ``requests`` or an element or an argument of one is not of the type that it must be.
+    :raises ValueError: an update without operators, or a replacement with them.
+    :raises InvalidOperation: there is nothing to do.
+    :raises ConfigurationError: an option of a model cannot be used with ``w=0``.
+    """
+    if not isinstance(requests, Iterable) or isinstance(requests, (Mapping, str, bytes)):
+        raise TypeError(f"requests must be a list, not {type(requests).__name__}")
+    writes = _writes(requests, write_concern.acknowledged)
+    runs = ordered_runs(writes) if ordered else unordered_runs(writes)
+    if not runs:
+        raise InvalidOperation("requests: no operations to execute")
+    return runs
+
+
+def _writes(requests: Iterable[Any], acknowledged: bool) -> Iterator[Write]:
+    for index, model in enumerate(requests):
+        if isinstance(model, InsertOne):
+            yield InsertBatch, _inserted(model), False
+        elif isinstance(model, (UpdateOne, UpdateMany, ReplaceOne)):
+            multi = isinstance(model, UpdateMany)
+            yield UpdateBatch, _updated(model, multi, acknowledged), multi
+        elif isinstance(model, (DeleteOne, DeleteMany)):
+            multi = isinstance(model, DeleteMany)
+            yield DeleteBatch, _deleted(model, multi, acknowledged), multi
+        else:
+            raise TypeError(
+                f"requests[{index}] must be an InsertOne, UpdateOne, UpdateMany, ReplaceOne, DeleteOne or DeleteMany, "
+                f"not {type(model).__name__}"
+            )
+
+
+# The models give their content away only by the attributes that they are made of. ``tests/unit/test_bulk.py`` holds
+# every one of them, on the lowest and the newest PyMongo.
+
+
+def _inserted(model: Any) -> Any:
+    document = model._doc
+    check_document("document", document)
+    if not isinstance(document, RawBSONDocument) and "_id" not in document:
+        document["_id"] = ObjectId()
+    return document
+
+
+def _updated(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
+    check_mapping("filter", model._filter)
+    array_filters = None
+    if isinstance(model, ReplaceOne):
+        check_replacement(model._doc)
+    else:
+        check_update(model._doc)
+        array_filters = model._array_filters
+        check_array_filters(array_filters)
+        check_acknowledged_option("arrayFilters", array_filters, acknowledged)
+    if model._upsert is not None:
+        check_boolean("upsert", model._upsert)
+    sort = None if multi else model._sort
+    check_optional_mapping("sort", sort)
+    check_acknowledged_option("collation", model._collation, acknowledged)
+    return update_statement(
+        model._filter,
+        model._doc,
+        multi=multi,
+        upsert=model._upsert,
+        collation=collation_document(model._collation),
+        array_filters=array_filters,
+        hint=hint_value(model._hint),
+        sort=sort,
+    )
+
+
+def _deleted(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
+    check_mapping("filter", model._filter)
+    check_acknowledged_option("collation", model._collation, acknowledged)
+    return delete_statement(
+        model._filter,
+        multi=multi,
+        collation=collation_document(model._collation),
+        hint=hint_value(model._hint),
+    )
+
+
+class Bulk:
+    """One bulk write under way: what was sent, what came back, and what is next.
+
+    One that fits one batch is one operation and its callbacks; only what follows the first batch is a coroutine.
+    """
+
+    def __init__(
+        self,
+        execute: Execute,
+        target: WriteTarget,
+        runs: list[Run],
+        *,
+        ordered: bool,
+        comment: Any = None,
+        let: Mapping[str, Any] | None = None,
+        bypass_document_validation: bool | None = None,
+    ) -> None:
+        self._execute = execute
+        self._target = target
+        self._runs = runs
+        self._ordered = ordered
+        # No command takes all options: inserts know no variables, and deletes do not validate.
+        self._options: dict[type[WriteBatch], dict[str, Any] | None] = {
+            InsertBatch: write_options(comment, None, bypass_document_validation),
+            UpdateBatch: write_options(comment, let, bypass_document_validation),
+            DeleteBatch: write_options(comment, let),
+        }
+        self._result = empty_result()
+        self._run_number = 0
+        self._start = 0
+        self._done = False
+
+    def send(self) -> Deferred[dict[str, Any] | None]:
+        """Send all batches.
+
+        :returns: a Deferred that fires with the result document, ``None`` for unacknowledged writes. It fails with
+            :class:`BulkWriteError` if the server refused writes or could not give the guarantee, and with whatever an
+            operation can fail with; batches that had not been sent then are not sent. Cancelling it ends it after the
+            batch that is under way.
+        """
+        deferred = self._send_batch()
+        deferred.addCallback(self._after_first)
+        return deferred
+
+    def _after_first(self, _: None) -> Any:
+        return self._finish() if self._done else Deferred.fromCoroutine(self._send_rest())
+
+    async def _send_rest(self) -> dict[str, Any] | None:
+        while not self._done:
+            await self._send_batch()
+        return self._finish()
+
+    def _finish(self) -> dict[str, Any] | None:
+        if not self._target.acknowledged:
+            return None
+        result = self._result
+        if has_errors(result):
+            result["writeErrors"].sort(key=lambda error: error["index"])
+            raise BulkWriteError(result)
+        return result
+
+    def _send_batch(self) -> Deferred[Any]:
+        batch = self._next_batch()
+        deferred = self._execute(batch)
+        deferred.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        return deferred
+
+    def _next_batch(self) -> WriteBatch:
+        run = self._runs[self._run_number]
+        return run.batch(
+            self._target,
+            run.statements,
+            self._start,
+            ordered=self._ordered,
+            retryable=run.retryable,
+            acknowledged=self._target.acknowledged or self._must_be_known(run),
+            options=self._options[run.batch],
+        )
+
+    def _must_be_known(self, run: Run) -> bool:
+        """Whether an ordered but unacknowledged bulk write has to hear how this batch ended before it goes on."""
+        more_runs = self._run_number + 1 < len(self._runs)
+        return self._ordered and (more_runs or len(run.statements) - self._start > _USUAL_BATCH_SIZE)
+
+    def _answered(self, reply: Mapping[str, Any] | None, batch: WriteBatch) -> None:
+        run = self._runs[self._run_number]
+        if reply is not None:
+            merge_reply(self._result, run, self._start, reply)
+        if self._ordered and self._result["writeErrors"]:
+            self._done = True
+        self._start = batch.end
+        if self._start >= len(run.statements):
+            self._run_number += 1
+            self._start = 0
+            self._done = self._done or self._run_number == len(self._runs)
+
+    def _failed(self, failure: Failure, batch: WriteBatch) -> Failure | None:
+        error = failure.value
+        if isinstance(error, BatchUnconfirmed):
+            # Retries are used up: what was done is told, and nothing more is tried.
+            self._answered(error.reply, batch)
+            self._done = True
+            return None
+        if isinstance(error, OperationFailure) and not self._target.acknowledged:
+            self._done = True
+            return None
+        return failure

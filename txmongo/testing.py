@@ -3,7 +3,8 @@
 :class:`Mongod` is a standalone server, :class:`ReplicaSet` a replica set; both are found and started by
 :func:`find_mongod`'s rules, on free ports of the loopback interface, their data in temporary folders. Whatever ends the
 process that started them, SIGKILL included, also ends them and removes their data.
-:class:`CertificateAuthority` makes the files for TLS.
+:class:`CertificateAuthority` makes the files for TLS. :class:`FakeServer` answers by a script, over the loopback
+interface or in memory on a fake clock.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from __future__ import annotations
 from txmongo._testing.binary import MongodNotFound, find_mongod
 from txmongo._testing.certificates import CertificateAuthority
 from txmongo._testing.den import NotInTime
+from txmongo._testing.fake_server import HELLO, Answer, Behaviour, FakeServer, ReceivedCommand
 from txmongo._testing.mongod import Mongod, MongodFailed, TLSFiles
 from txmongo._testing.replica_set import ReplicaSet
 
 __all__ = [
+    "HELLO",
+    "Answer",
+    "Behaviour",
     "CertificateAuthority",
+    "FakeServer",
     "Mongod",
     "MongodFailed",
     "MongodNotFound",
     "NotInTime",
+    "ReceivedCommand",
     "ReplicaSet",
     "TLSFiles",
     "find_mongod",

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from txmongo.testing import CertificateAuthority, Mongod, MongodFailed, MongodNotFound, ReplicaSet
+from txmongo.testing import CertificateAuthority, FakeServer, Mongod, MongodFailed, MongodNotFound, ReplicaSet
 
 
 def ask(uri: str, command: str, **options: Any) -> Deferred[dict[str, Any]]:
@@ -174,6 +174,25 @@ class MongodTests(TestCase):
             await task.deferLater(reactor, 0.02)
         self.assertFalse(alive(int(pid)))
         self.assertFalse(Path(folder).exists())
+
+
+class FakeServerTests(TestCase):
+    """The scripted server on a real socket."""
+
+    timeout = 30
+
+    async def test_listen(self) -> None:
+        """Over the loopback interface another driver takes it for a server, and stop() closes its connections."""
+        server = await FakeServer({"ping": {"number": 7}}).listen(reactor)
+        self.addCleanup(server.stop)
+        self.assertEqual(await ask(server.uri, "ping"), {"ok": 1.0, "number": 7})
+        host, port = server.address
+        client = socket.create_connection((host, port))
+        self.addCleanup(client.close)
+        while server.connections == 0:
+            await task.deferLater(reactor, 0.01)
+        await server.stop()
+        self.assertEqual((server.connections, listening(port)), (0, False))
 
 
 class ReplicaSetTests(TestCase):

@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import attrs
-from OpenSSL import SSL
-from twisted.internet import defer, endpoints, interfaces
-from zope.interface import implementer
+from twisted.internet import defer
 
+from txmongo._cmap.connector import Connector
+from txmongo._cmap.endpoints import Endpoints
+from txmongo._settings import parse_settings
 from txmongo._testing.binary import find_mongod
 from txmongo._testing.den import Den, NotInTime, wait_until
-from txmongo._testing.link import run_command
 
 READY = b'"id":23016,'  # "Waiting for connections"
 ADDRESS_IN_USE = 48
@@ -61,29 +61,6 @@ class TLSFiles:
         if self.client_certificate_key_file is not None:
             options["tlsCertificateKeyFile"] = str(self.client_certificate_key_file)
         return options
-
-    def endpoint_around(self, plain: interfaces.IStreamClientEndpoint) -> interfaces.IStreamClientEndpoint:
-        """An endpoint that speaks TLS over another."""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.load_verify_locations(str(self.ca_file))
-        context.set_verify(SSL.VERIFY_PEER)
-        if self.client_certificate_key_file is not None:
-            context.use_certificate_file(str(self.client_certificate_key_file))
-            context.use_privatekey_file(str(self.client_certificate_key_file))
-        return endpoints.wrapClientTLS(_TLS(context), plain)
-
-
-@implementer(interfaces.IOpenSSLClientConnectionCreator)
-@attrs.frozen
-class _TLS:
-    """What Twisted makes TLS connections with."""
-
-    _context: SSL.Context
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        connection.set_app_data(tlsProtocol)
-        return connection
 
 
 def free_port(host: str) -> int:
@@ -288,13 +265,22 @@ class Mongod:
     def command(self, database: str, command: Mapping[str, Any]) -> defer.Deferred[dict[str, Any]]:
         """Run a command on a connection of its own, as the root user if there is one; say, to set a fail point.
 
-        :returns: a Deferred of the reply.
+        :returns: a Deferred of the reply; it fails with :class:`~txmongo.errors.OperationFailure` if the command does,
+            and with :class:`~txmongo.errors.AutoReconnect` if the server cannot be reached.
         """
-        host, port = self.address
-        endpoint: interfaces.IStreamClientEndpoint = endpoints.HostnameEndpoint(self._reactor, host, port, timeout=10)
-        if self.tls is not None:
-            endpoint = self.tls.endpoint_around(endpoint)
-        return defer.Deferred.fromCoroutine(run_command(endpoint, self.credentials, database, command))
+        return defer.Deferred.fromCoroutine(self._run_command(database, command))
+
+    async def _run_command(self, database: str, command: Mapping[str, Any]) -> dict[str, Any]:
+        settings = parse_settings(self.uri)
+        connector = Connector(settings, Endpoints(self._reactor, settings), self._reactor)
+        protocol, _ = await connector.connect(self.address)
+        gone: defer.Deferred[None] = defer.Deferred()
+        protocol.lost_hook = lambda _: gone.callback(None)
+        try:
+            return await protocol.command(database, command)
+        finally:
+            protocol.close()
+            await gone
 
     def freeze(self) -> None:
         """Stop it in its tracks (SIGSTOP): its sockets stay open and nobody answers."""

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet import defer, error, task
+from twisted.internet import defer, task
 
 from txmongo._testing.den import POLL_INTERVAL, NotInTime
-from txmongo._testing.link import CommandFailed
 from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
+from txmongo.errors import PyMongoError
 
 FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
 HEARTBEAT_INTERVAL = 0.5
@@ -170,7 +170,7 @@ class ReplicaSet:
     async def _is_primary(self, member: Mongod) -> bool:
         try:
             return bool((await member.command("admin", {"hello": 1})).get("isWritablePrimary"))
-        except (CommandFailed, error.ConnectError, error.ConnectionClosed):
+        except PyMongoError:
             return False
 
     def step_down(self, seconds: int = 60) -> defer.Deferred[Mongod]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.unit.sdam.fakes import Deployment
+from txmongo._cmap.pool import Pool
 from txmongo._sdam.monitor import MonitorState
 from txmongo.errors import AutoReconnect, error_from_reply
 from txmongo.types import Address
@@ -25,10 +28,13 @@ def parse_address(text: str) -> Address:
 
 
 class PolledDeployment(Deployment):
-    """A deployment whose checks are answered one by one."""
+    """A deployment with real pools, whose checks are answered one by one; no pool ever gets a connection."""
 
     def __init__(self, uri: str, **keywords: Any) -> None:
-        super().__init__(uri, serverMonitoringMode="poll", **keywords)
+        super().__init__(uri, self._real_pool, serverMonitoringMode="poll", **keywords)
+
+    def _real_pool(self, address: Address) -> Pool:
+        return Pool(address, self.settings, clock=self.clock, connect=Deferred)
 
     def respond(self, address: Address, document: Mapping[str, Any]) -> None:
         """Let a server answer a check; an empty document is a network error.

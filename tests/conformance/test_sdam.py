@@ -8,8 +8,8 @@ from pymongo.topology_description import TOPOLOGY_TYPE
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.conformance.cases import add_cases
-from tests.conformance.polled_deployment import PolledDeployment, parse_address
 from tests.conformance.loader import Case
+from tests.conformance.polled_deployment import PolledDeployment, parse_address
 from txmongo._pymongo import SERVER_TYPE
 from txmongo._sdam.description import incompatibility
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.cases import add_cases
-from tests.conformance.polled_deployment import PolledDeployment, parse_address
 from tests.conformance.loader import Case
+from tests.conformance.polled_deployment import PolledDeployment, parse_address
 from tests.conformance.test_sdam import OutcomeChecks
 from txmongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, error_from_reply, write_error_from_reply
 

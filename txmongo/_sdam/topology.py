@@ -8,21 +8,25 @@ specifications.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from bson.objectid import ObjectId
 from pymongo.server_description import ServerDescription
-from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
+from pymongo.topology_description import SRV_POLLING_TOPOLOGIES, TOPOLOGY_TYPE, TopologyDescription
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmongo._deferreds import Broadcast, Deadline
-from txmongo._pymongo import SERVER_TYPE, updated_topology_description
+from txmongo._pymongo import (
+    SERVER_TYPE,
+    updated_topology_description,
+    updated_topology_description_srv_polling,
+)
 from txmongo._sdam.description import (
     empty_description,
     format_address,
@@ -39,7 +43,8 @@ from txmongo._sdam.events import SdamEvents
 from txmongo._sdam.monitor import ConnectMonitor, MonitorSettings, ServerMonitor
 from txmongo._sdam.selection import choose, lone_ghost, selection_timeout, suitable_servers
 from txmongo._sdam.server import Server
-from txmongo.errors import InvalidOperation, NetworkTimeout
+from txmongo._sdam.srv import SrvPoller, SrvResolver
+from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout
 
 if TYPE_CHECKING:
     from txmongo._cmap.pool import Pool
@@ -52,6 +57,11 @@ _log = Logger(namespace="txmongo.sdam.topology")
 
 #: More different read preferences than this in one state of the topology, and remembering them is given up.
 _REMEMBERED = 64
+
+
+def _log_unexpected(failure: Failure) -> None:
+    """A fault of the driver's own where nobody waits for the result."""
+    _log.failure("Unexpected error in the topology", failure)
 
 
 class _Waiter:
@@ -88,6 +98,8 @@ class Topology:
     :ivar servers: the servers by address.
     :param create_pool: makes the (paused) pool of a server.
     :param connect_monitor: opens a monitoring connection: fires with protocol, hello reply and round trip in seconds.
+    :param srv: finds the servers of a ``mongodb+srv`` connection string.
+    :param on_resolved: told the settings that DNS completed, before any server is connected to.
     :param random: chooses between servers that suit equally well.
     """
 
@@ -98,6 +110,8 @@ class Topology:
         clock: IReactorTime,
         create_pool: Callable[[Address], Pool],
         connect_monitor: ConnectMonitor,
+        srv: SrvResolver | None = None,
+        on_resolved: Callable[[ClientSettings], None] | None = None,
         random: Random | None = None,
     ) -> None:
         self.id = ObjectId()
@@ -106,11 +120,16 @@ class Topology:
         self._clock = clock
         self._create_pool = create_pool
         self._connect_monitor = connect_monitor
+        self._srv = srv
+        self._on_resolved = on_resolved
         self._random = random or Random()
         self._monitor_settings = MonitorSettings.from_settings(settings)
         self._events = SdamEvents(settings.event_listeners, self.id)
         self._opened = False
+        self._begun = False
         self._closed = False
+        self._discovering: Deferred[Any] | None = None
+        self._srv_poller: SrvPoller | None = None
         self.description = empty_description(settings, self.id)
         #: By the identity of the selector, which the value keeps alive: what it selects in this description.
         self._remembered: dict[int, tuple[Any, Server | None, tuple[Server, ...]]] = {}
@@ -131,15 +150,22 @@ class Topology:
 
     def open(self) -> None:
         """Start monitoring the seeds; no effect if that was done or the topology is closed."""
-        if self._opened or self._closed:
+        if self._begun or self._closed:
             return
-        self._opened = True
-        self._events.topology_opened()
-        if not self._closed:
+        if not self._opened:
+            self._opened = True
+            self._events.topology_opened()
+            if self._begun or self._closed:
+                # A listener did that.
+                return
+        if self._settings.fqdn is not None:
+            self._discover()
+        else:
             self._begin()
 
     def _begin(self) -> None:
         """Go from no servers to the seeds. The topology's event comes before those of its servers here."""
+        self._begun = True
         previous, self.description = self.description, initial_description(self._settings, self.id)
         self._remembered.clear()
         self._events.topology_changed(previous, self.description)
@@ -149,6 +175,51 @@ class Topology:
                 self._learn(load_balancer(server.address))
         else:
             self._start_monitors(added)
+            self._wake()
+
+    def _discover(self) -> None:
+        """Ask DNS for the seeds, unless that is being done."""
+        if self._discovering is not None or self._closed:
+            return
+        if self._srv is None:
+            self._fail_waiters(
+                ConfigurationError("mongodb+srv:// cannot be used here: nothing was given to ask DNS with")
+            )
+            return
+        self._discovering = self._srv.discover(self._settings)
+        self._discovering.addCallbacks(self._discovered, self._not_discovered)
+        self._discovering.addErrback(_log_unexpected)
+
+    def _discovered(self, found: tuple[ClientSettings, float]) -> None:
+        self._discovering = None
+        if self._closed:
+            return
+        self._settings, ttl = found
+        if self._on_resolved is not None:
+            self._on_resolved(self._settings)
+        self._begin()
+        if self._srv is not None and not self._settings.load_balanced and not self._closed:
+            self._srv_poller = SrvPoller(
+                self._settings,
+                ttl,
+                clock=self._clock,
+                look_up=self._srv.look_up,
+                wanted=lambda: self.description.topology_type in SRV_POLLING_TOPOLOGIES,
+                on_hosts=self._rescanned,
+            )
+
+    def _not_discovered(self, failure: Failure) -> None:
+        """Without seeds there is nothing to wait for: those who wait hear why; who comes next makes us ask again."""
+        self._discovering = None
+        if not self._closed and failure.value is not None:
+            self._fail_waiters(failure.value)
+
+    def _rescanned(self, hosts: Sequence[Address]) -> None:
+        """DNS was asked again for the hosts of a sharded cluster."""
+        updated = updated_topology_description_srv_polling(self.description, list(hosts))
+        if updated is not self.description:
+            self._replace(updated)
+            self._wake()
 
     def close(self) -> Deferred[None]:
         """Stop monitoring, close every pool, fail what waits for a server with ``InvalidOperation``.
@@ -161,6 +232,10 @@ class Topology:
         return self._all_closed.wait() if self._closing else succeed(None)
 
     def _close_now(self) -> None:
+        if self._discovering is not None:
+            self._discovering.cancel()
+        if self._srv_poller is not None:
+            self._srv_poller.stop()
         servers, self.servers = self.servers, {}
         for server in servers.values():
             self._close_server(server)
@@ -169,9 +244,7 @@ class Topology:
         if self._opened:
             self._events.topology_changed(previous, self.description)
             self._events.topology_closed()
-        for waiter in list(self._waiters):
-            if self._forget(waiter):
-                waiter.deferred.errback(InvalidOperation("the client was closed while waiting for a server"))
+        self._fail_waiters(InvalidOperation("the client was closed while waiting for a server"))
 
     # --- selecting a server ---
 
@@ -218,7 +291,6 @@ class Topology:
         """
         if self._closed:
             return fail(InvalidOperation("the client is closed"))
-        self.open()
         now = self._clock.seconds()
         waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, now)
         try:
@@ -233,6 +305,7 @@ class Topology:
         self._waiters[waiter] = None
         if remaining is not None:
             waiter.timer = self._clock.callLater(remaining, self._give_up, waiter)
+        self.open()
         self.request_check()
         return waiter.deferred
 
@@ -288,6 +361,12 @@ class Topology:
                 waiter.deferred.callback(server)
         if self._waiters:
             self.request_check()
+
+    def _fail_waiters(self, error: BaseException) -> None:
+        """Tell everyone who waits that there will be no server."""
+        for waiter in list(self._waiters):
+            if self._forget(waiter):
+                waiter.deferred.errback(Failure(error))
 
     def _give_up(self, waiter: _Waiter) -> None:
         waiter.timer = None
@@ -475,7 +554,7 @@ class Topology:
 
     def _follow_closing(self, closing: Deferred[None]) -> None:
         self._closing += 1
-        closing.addErrback(lambda failure: _log.failure("Unexpected error while a server was closed", failure))
+        closing.addErrback(_log_unexpected)
         closing.addCallback(self._one_closed)
 
     def _one_closed(self, _result: None) -> None:

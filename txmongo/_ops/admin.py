@@ -1,4 +1,4 @@
-"""Commands on whole collections and databases: create, drop, renameCollection, listCollections, listDatabases, dropDatabase.
+"""Commands on collections and databases as a whole: they create, drop, rename and list them.
 
 Kept: the specifications "Enumerating collections" and "Enumerating databases".
 """

@@ -41,7 +41,7 @@ class Distinct(Operation["list[Any]"]):
         session: Any = None,
     ) -> None:
         """
-        :param fields: further fields under their names on the wire: ``collation``, ``hint``, ``maxTimeMS``, ``comment``.
+        :param fields: further fields under their names on the wire: ``collation``, ``hint``, ``maxTimeMS``...
         :param read_concern: ``None`` for the server's default.
         """
         super().__init__(

@@ -1,6 +1,6 @@
 """The ``find`` command: one document, or a cursor's first batch.
 
-Both classes take the command's own fields ready-made; :mod:`txmongo.cursor` makes them from the user's options. Kept: the
+Both classes take the command's own fields ready-made; :func:`find_fields` makes them from the user's options. Kept: the
 CRUD specification, "Find", and the "Find, getMore and killCursors commands" specification.
 """
 
@@ -13,16 +13,117 @@ from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
-from txmongo._ops.arguments import is_id_equality
-from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.arguments import (
+    check_boolean,
+    check_mapping,
+    hint_value,
+    index_document,
+    is_id_equality,
+    projection_document,
+)
+from txmongo._ops.base import Operation, ReplyContext, RetryKind, collation_document
 from txmongo._ops.cursors import CursorOperation
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["Find", "FindOne"]
+__all__ = ["FLAGS", "Find", "FindOne", "bounds_document", "check_count", "find_fields"]
 
 _FIND_USER_FIELDS: Mapping[str, Any] = {"cursor": {"firstBatch": 1}}
+
+#: Flags of the old OP_QUERY, by which cursor types are told, and the fields of ``find`` that they became.
+FLAGS: Mapping[int, str] = {
+    2: "tailable",
+    8: "oplogReplay",
+    16: "noCursorTimeout",
+    32: "awaitData",
+    128: "allowPartialResults",
+}
+
+
+def find_fields(
+    *,
+    projection: Any = None,
+    skip: int = 0,
+    sort: Any = None,
+    collation: Any = None,
+    hint: Any = None,
+    max_scan: int | None = None,
+    max_time_ms: int | None = None,
+    max: Any = None,
+    min: Any = None,
+    return_key: bool | None = None,
+    show_record_id: bool | None = None,
+    snapshot: bool | None = None,
+    comment: Any = None,
+    allow_disk_use: bool | None = None,
+    let: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The fields of ``find`` for options as PyMongo's ``find`` takes them; those not given are left out.
+
+    :raises TypeError: an option has a value of the wrong type.
+    :raises ValueError: an option has a value that is not allowed.
+    """
+    fields: dict[str, Any] = {}
+    if projection is not None:
+        projection = projection_document(projection)
+        if projection:
+            fields["projection"] = projection
+    if skip != 0:
+        fields["skip"] = check_count("skip", skip)
+    if sort:
+        fields["sort"] = index_document("sort", sort)
+    if collation is not None:
+        fields["collation"] = collation_document(collation)
+    if hint is not None:
+        fields["hint"] = hint_value(hint)
+    if max_scan is not None:
+        fields["maxScan"] = max_scan
+    if max_time_ms is not None:
+        fields["maxTimeMS"] = check_count("max_time_ms", max_time_ms)
+    if max is not None:
+        fields["max"] = bounds_document("max", max)
+    if min is not None:
+        fields["min"] = bounds_document("min", min)
+    for name, key, flag in (
+        ("return_key", "returnKey", return_key),
+        ("show_record_id", "showRecordId", show_record_id),
+        ("snapshot", "snapshot", snapshot),
+        ("allow_disk_use", "allowDiskUse", allow_disk_use),
+    ):
+        if flag is not None:
+            check_boolean(name, flag)
+            fields[key] = flag
+    if comment is not None:
+        fields["comment"] = comment
+    if let is not None:
+        check_mapping("let", let)
+        fields["let"] = let
+    return fields
+
+
+def bounds_document(name: str, bounds: Any) -> dict[str, Any]:
+    """The document for ``max`` and ``min``: a value for each key of the index that is hinted at.
+
+    :raises TypeError: it is neither a mapping nor a list of pairs.
+    :raises ValueError: something in the list is not a pair.
+    """
+    if not isinstance(bounds, (list, tuple, Mapping)):
+        raise TypeError(f"{name} must be a mapping or a list of (key, value) pairs, not {type(bounds).__name__}")
+    return dict(bounds)
+
+
+def check_count(name: str, value: Any) -> int:
+    """Refuse a number of documents or milliseconds that is none.
+
+    :raises TypeError: it is not an int.
+    :raises ValueError: it is negative.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative")
+    return value
 
 
 class FindOne(Operation[Any]):
@@ -48,7 +149,7 @@ class FindOne(Operation[Any]):
     ) -> None:
         """
         :param filter: the query, sent as it is.
-        :param fields: further fields of the command under their names on the wire: ``projection``, ``sort``, ``skip``...
+        :param fields: further fields of the command under their names on the wire: ``projection``, ``sort``...
         :param read_concern: ``None`` for the server's default, which costs least.
         """
         # The parent's fields are set here, not by a call up: this is the driver's most travelled way.

@@ -56,6 +56,7 @@ class RunCommand(Operation[Any]):
     __slots__ = ("command", "name")
 
     sends_read_preference = True
+    allow_ghost = True
 
     def __init__(
         self,

@@ -1,0 +1,100 @@
+"""Server-side cursors that nobody wants any more: closed, dropped without a word, or given up before they were known.
+
+A cursor that is not exhausted costs the server memory until it is killed or ten minutes have passed. Here they are
+killed without anybody waiting. Kept: the "Find, getMore and killCursors commands" specification, "killCursors".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from txmongo._ops.cursors import KillCursors
+
+if TYPE_CHECKING:
+    from txmongo.types import Address
+
+__all__ = ["Leftovers"]
+
+#: Seconds that an operation may go on after its caller gave it up, so that the cursor it may make can be killed.
+_GRACE = 1.0
+#: Seconds that are waited for the answer to killCursors: it changes nothing any more.
+_PATIENCE = 5.0
+
+
+def _ignore(_result: object) -> None:
+    """Whether a cursor could be killed interests nobody: if not, the server forgets it by itself."""
+
+
+class Leftovers:
+    """Kills the cursors of one client that nobody wants any more."""
+
+    def __init__(self, execute: Callable[[Any], Deferred[Any]], clock: IReactorTime) -> None:
+        self._execute = execute
+        self._clock = clock
+        self._dropped: deque[tuple[Address, str, int]] = deque()
+        self._waking: IDelayedCall | bool = False
+        self._abandoned: dict[Deferred[Any], IDelayedCall] = {}
+        self._closed = False
+
+    def kill(self, namespace: str, cursor_ids: list[int], address: Address, session: Any = None) -> Deferred[None]:
+        """Kill cursors now.
+
+        :returns: a Deferred that fires with ``None`` when that is done or has failed; it never fails.
+        """
+        database, _, collection = namespace.partition(".")
+        killing: Deferred[Any] = self._execute(KillCursors(database, collection, cursor_ids, address, session=session))
+        if not killing.called:
+            killing.addTimeout(_PATIENCE, self._clock)
+        return killing.addBoth(_ignore)
+
+    def drop(self, namespace: str, cursor_id: int, address: Address) -> None:
+        """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread."""
+        if self._closed:
+            return
+        self._dropped.append((address, namespace, cursor_id))
+        if not self._waking:
+            self._waking = True
+            from_thread = getattr(self._clock, "callFromThread", None)
+            if from_thread is not None:
+                from_thread(self._kill_dropped)
+            else:
+                self._waking = self._clock.callLater(0, self._kill_dropped)
+
+    def abandon(self, operation: Deferred[Any]) -> None:
+        """Let an operation whose callbacks kill what it makes go on for a moment, then cancel it."""
+        if self._closed or operation.called:
+            operation.cancel()
+            return
+        self._abandoned[operation] = self._clock.callLater(_GRACE, operation.cancel)
+        operation.addBoth(self._ended, operation)
+
+    def _ended(self, _result: object, operation: Deferred[Any]) -> None:
+        waiting = self._abandoned.pop(operation, None)
+        if waiting is not None and waiting.active():
+            waiting.cancel()
+
+    def _kill_dropped(self) -> None:
+        self._waking = False
+        cursors: dict[tuple[Address, str], list[int]] = {}
+        while self._dropped:
+            address, namespace, cursor_id = self._dropped.popleft()
+            cursors.setdefault((address, namespace), []).append(cursor_id)
+        for (address, namespace), cursor_ids in cursors.items():
+            self.kill(namespace, cursor_ids, address)
+
+    def close(self) -> None:
+        """Send what is still to be sent; afterwards no delayed call is left here."""
+        if self._closed:
+            return
+        waking = self._waking
+        if waking and not isinstance(waking, bool) and waking.active():
+            waking.cancel()
+        self._kill_dropped()
+        self._closed = True
+        for operation in list(self._abandoned):
+            operation.cancel()

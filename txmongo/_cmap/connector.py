@@ -206,7 +206,7 @@ class _Attempt:
                 f"({self._settings.connect_timeout:g} s): {_WAITING_FOR[self._waiting_stage()]}"
             )
         elif isinstance(error, ConnectionFailure):
-            explained = AutoReconnect(f"{self.server}: {_lost(error, self.stage)}")
+            explained = AutoReconnect(f"{self.server}: {_lost(error, self.stage, self._settings.tls is not None)}")
         elif isinstance(error, ProtocolError):
             explained = AutoReconnect(f"{self.server}: {error}")
         elif isinstance(error, ConnectTimeout):
@@ -314,7 +314,7 @@ def _tune(transport: Any) -> None:
             switch(True)
 
 
-def _lost(error: ConnectionFailure, stage: str) -> str:
+def _lost(error: ConnectionFailure, stage: str, tls: bool) -> str:
     """Why a connection went before it was ready."""
     cause = error.__cause__
     if isinstance(cause, VerificationError):
@@ -323,8 +323,12 @@ def _lost(error: ConnectionFailure, stage: str) -> str:
         return f"TLS handshake failed: {_openssl_text(cause)}"
     if isinstance(cause, ProtocolError):
         return f"not a MongoDB server? {cause}"
-    during = {"connect": "the TLS handshake", "hello": "the greeting", "auth": "authentication"}[stage]
-    return f"connection closed during {during}: {cause if cause is not None else error}"
+    reason = cause if cause is not None else error
+    if stage == "connect":
+        return f"connection closed during the TLS handshake (does the server speak TLS?): {reason}"
+    if stage == "hello" and not tls:
+        return f"connection closed during the greeting (does the server want TLS?): {reason}"
+    return f"connection closed during {'the greeting' if stage == 'hello' else 'authentication'}: {reason}"
 
 
 def _mismatches(error: VerificationError) -> str:

@@ -44,6 +44,7 @@ class ErrorContext:
     :ivar generation: the pool's generation when the connection in question was begun.
     :ivar pool_generation: the pool's generation now (that of the service, behind a load balancer).
     :ivar completed_handshake: whether the connection was established, authentication included.
+    :ivar said_hello: whether the server had answered the connection's hello.
     :ivar max_wire_version: what the connection's hello said, or ``None`` before there was one.
     :ivar load_balanced: whether the server is a load balancer.
     :ivar has_service: behind a load balancer, whether the hello already said which service it is.
@@ -52,6 +53,7 @@ class ErrorContext:
     generation: int
     pool_generation: int
     completed_handshake: bool
+    said_hello: bool = True
     max_wire_version: int | None = None
     load_balanced: bool = False
     has_service: bool = False
@@ -88,7 +90,7 @@ def decide(error: BaseException, server: ServerDescription, context: ErrorContex
         if compare_topology_versions(server.topology_version, _topology_version(error)) >= 0:
             return IGNORE
         return _state_changed(found, context)
-    if not _server_is_lost(error, context.completed_handshake):
+    if not _server_is_lost(error, context):
         return IGNORE
     if context.load_balanced:
         return Verdict(clear_pool=True) if context.has_service else IGNORE
@@ -111,17 +113,20 @@ def _state_changed(code: int, context: ErrorContext) -> Verdict:
     return Verdict(mark_unknown=True, clear_pool=clear, request_check=True)
 
 
-def _server_is_lost(error: BaseException, completed_handshake: bool) -> bool:
+def _server_is_lost(error: BaseException, context: ErrorContext) -> bool:
     """Whether the error makes it likely that the server cannot be reached at all.
 
-    A timeout on an established connection may only mean a slow operation. While connecting, the pool marks errors that
-    an overloaded server causes by refusing new connections: those say nothing about the connections that there are.
+    A timeout on an established connection may only mean a slow operation. A server that does not take new connections,
+    or does not answer their hello, may be overloaded: that says nothing about the connections that there are, and if it
+    is gone the monitor finds out. Such errors carry the label ``SystemOverloadedError`` in the specifications.
     """
     if isinstance(error, PoolClearedError | ServerSelectionTimeoutError | WaitQueueTimeoutError):
         return False
-    if completed_handshake:
+    if context.completed_handshake:
         return isinstance(error, AutoReconnect) and not isinstance(error, NetworkTimeout)
     if isinstance(error, PyMongoError) and error.has_error_label(_OVERLOADED):
+        return False
+    if not context.said_hello and isinstance(error, AutoReconnect):
         return False
     return isinstance(error, AutoReconnect | OperationFailure | ProtocolError)
 

@@ -186,9 +186,10 @@ class Topology:
                 ConfigurationError("mongodb+srv:// cannot be used here: nothing was given to ask DNS with")
             )
             return
-        self._discovering = self._srv.discover(self._settings)
-        self._discovering.addCallbacks(self._discovered, self._not_discovered)
-        self._discovering.addErrback(_log_unexpected)
+        found: Deferred[Any] = self._srv.discover(self._settings)
+        self._discovering = found
+        found.addCallbacks(self._discovered, self._not_discovered)
+        found.addErrback(_log_unexpected)
 
     def _discovered(self, found: tuple[ClientSettings, float]) -> None:
         self._discovering = None
@@ -408,7 +409,7 @@ class Topology:
         max_wire_version: int | None = None,
         completed_handshake: bool,
     ) -> None:
-        """Draw the conclusions from an operation's failure, or from that of opening a connection for one.
+        """Draw the conclusions from an operation's failure.
 
         To be called before whoever ran the operation hears of the failure, so that a retry finds the new state.
 
@@ -417,6 +418,32 @@ class Topology:
         :param max_wire_version: what the connection's hello said.
         :param completed_handshake: whether the connection was established, authentication included.
         """
+        self._judge(address, error, generation, service_id, max_wire_version, completed_handshake, said_hello=True)
+
+    def handle_connect_error(self, address: Address, error: BaseException, generation: int) -> None:
+        """Draw the conclusions from the failure of opening a connection for operations: a pool's ``on_connect_error``.
+
+        The connector's errors say how far they got, and which service it was behind a load balancer.
+
+        :param generation: the pool's generation when the connection was begun.
+        """
+        server = self.servers.get(address)
+        service_id = getattr(error, "_txmongo_service_id", None)
+        if server is not None and service_id is not None:
+            generation = server.pool.generation_for(service_id)
+        said_hello = getattr(error, "_txmongo_stage", "auth") == "auth"
+        self._judge(address, error, generation, service_id, None, completed_handshake=False, said_hello=said_hello)
+
+    def _judge(
+        self,
+        address: Address,
+        error: BaseException,
+        generation: int,
+        service_id: ObjectId | None,
+        max_wire_version: int | None,
+        completed_handshake: bool,
+        said_hello: bool,
+    ) -> None:
         server = self.servers.get(address)
         if server is None:
             return
@@ -424,6 +451,7 @@ class Topology:
             generation=generation,
             pool_generation=server.pool.generation_for(service_id),
             completed_handshake=completed_handshake,
+            said_hello=said_hello,
             max_wire_version=max_wire_version,
             load_balanced=self.description.topology_type == TOPOLOGY_TYPE.LoadBalanced,
             has_service=service_id is not None,

@@ -14,9 +14,13 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from bson.regex import Regex
 
+from txmongo._ops.base import collation_document
+from txmongo.errors import InvalidName
+
 __all__ = [
     "check_array_filters",
     "check_boolean",
+    "check_collection_name",
     "check_document",
     "check_mapping",
     "check_optional_mapping",
@@ -24,11 +28,32 @@ __all__ = [
     "check_update",
     "hint_value",
     "index_document",
+    "index_name",
     "is_id_equality",
     "projection_document",
+    "read_fields",
+    "with_comment",
 ]
 
 _ASCENDING = 1
+
+
+def check_collection_name(name: Any, argument: str = "name") -> None:
+    """Refuse what no collection can be called.
+
+    :raises TypeError: it is not a str.
+    :raises InvalidName: it is empty, or has a character or a dot where the server allows none.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be a str, not {type(name).__name__}")
+    if not name or ".." in name:
+        raise InvalidName(f"{argument}: a collection's name cannot be empty, nor a part of it between dots")
+    if "$" in name and not name.startswith(("oplog.$main", "$cmd")):
+        raise InvalidName(f"{argument}: a collection's name must not contain '$': {name!r}")
+    if name[0] == "." or name[-1] == ".":
+        raise InvalidName(f"{argument}: a collection's name must not start or end with '.': {name!r}")
+    if "\0" in name:
+        raise InvalidName(f"{argument}: a collection's name must not contain the null character")
 
 
 def check_mapping(name: str, value: Any) -> None:
@@ -143,6 +168,11 @@ def hint_value(hint: Any) -> str | dict[str, Any] | None:
     return hint if hint is None or isinstance(hint, str) else index_document("hint", hint)
 
 
+def index_name(keys: Mapping[str, Any]) -> str:
+    """The name that an index has when none is given, such as ``name_1_dob_-1``."""
+    return "_".join(f"{key}_{direction}" for key, direction in keys.items())
+
+
 def projection_document(
     projection: Mapping[str, Any] | Sequence[str] | AbstractSet[str] | None, name: str = "projection"
 ) -> Mapping[str, Any] | None:
@@ -166,3 +196,25 @@ def is_id_equality(query: Mapping[str, Any]) -> bool:
         return False
     value = query.get("_id", query)
     return not isinstance(value, (dict, Mapping, Regex, re.Pattern))
+
+
+def read_fields(keywords: Mapping[str, Any], comment: Any = None) -> dict[str, Any]:
+    """The fields of a command that reads, for keywords that are spelled as the server spells them.
+
+    ``max_time_ms``, TxMongo's spelling, is taken too; what is ``None`` is left out.
+
+    :raises TypeError: ``hint`` or ``collation`` is of another type than those can have.
+    """
+    fields = {**keywords, "comment": comment}
+    if "max_time_ms" in fields:
+        fields["maxTimeMS"] = fields.pop("max_time_ms")
+    if "hint" in fields:
+        fields["hint"] = hint_value(fields["hint"])
+    if "collation" in fields:
+        fields["collation"] = collation_document(fields["collation"])
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def with_comment(fields: dict[str, Any], comment: Any) -> dict[str, Any]:
+    """The fields of a command and ``comment`` if there is one."""
+    return fields if comment is None else {**fields, "comment": comment}

@@ -206,6 +206,8 @@ class _Attempt:
                 f"({self._settings.connect_timeout:g} s): {_WAITING_FOR[self._waiting_stage()]}"
             )
         elif isinstance(error, ConnectionFailure):
+            if isinstance(error.__cause__, SSL.Error):
+                self.stage = "connect"  # with TLS 1.3 the server may refuse the client after our side is content
             explained = AutoReconnect(f"{self.server}: {_lost(error, self.stage, self._settings.tls is not None)}")
         elif isinstance(error, ProtocolError):
             explained = AutoReconnect(f"{self.server}: {error}")
@@ -257,7 +259,12 @@ class _Establishing(MongoProtocol):
         return self._waiting
 
     def handshakeCompleted(self) -> None:
-        """The TLS handshake is over, and the server's certificate was accepted."""
+        """The TLS handshake is over: the server's certificate was accepted, or the connection is about to be cut.
+
+        Older versions of Twisted verify the host's name a moment before they call this, whatever came of it.
+        """
+        if self.transport.disconnecting:  # type: ignore[union-attr]
+            return
         self._secured = True
         waiting, self._waiting = self._waiting, None
         if waiting is not None:

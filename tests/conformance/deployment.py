@@ -18,7 +18,7 @@ from txmongo.testing import Mongod, ReplicaSet
 __all__ = ["Deployment", "Deployments"]
 
 #: SCRAM's least iterations that drivers accept: cases make thousands of connections, and none tests this number.
-PARAMETERS = {"enableTestCommands": 1, "scramSHA1IterationCount": 5000, "scramSHA256IterationCount": 5000}
+PARAMETERS = {"enableTestCommands": 1, "scramIterationCount": 5000, "scramSHA256IterationCount": 5000}
 CACHE_GB = 1.0
 
 

@@ -189,6 +189,7 @@ class Makings:
     :ivar direct_uri: names one, for direct connections.
     :ivar pipelining: whether the clients may share their connections.
     :ivar make_bucket: makes a GridFS bucket of a database.
+    :ivar make_transaction_options: makes the default options of a session's transactions.
     """
 
     connect: Connect
@@ -197,6 +198,7 @@ class Makings:
     clock: Any
     pipelining: bool = True
     make_bucket: Callable[..., Any] | None = None
+    make_transaction_options: Callable[..., Any] | None = None
 
 
 async def create_entity(entities: EntityMap, description: Mapping[str, Any], makings: Makings) -> None:
@@ -311,18 +313,16 @@ async def _make_session(entities: EntityMap, spec: Mapping[str, Any], makings: M
     options = arguments.take(spec.get("sessionOptions", {}), "", known)
     keywords = {arguments.snake_case(name): value for name, value in options.items()}
     if "default_transaction_options" in keywords:
-        keywords["default_transaction_options"] = transaction_options(keywords["default_transaction_options"])
+        if makings.make_transaction_options is None:
+            raise FormatError("there are no transactions yet")
+        transaction = _options(keywords["default_transaction_options"])
+        keywords["default_transaction_options"] = makings.make_transaction_options(**transaction)
     if isinstance(keywords.get("snapshot_time"), str):
         keywords["snapshot_time"] = entities.bson_value(keywords["snapshot_time"])
     session = client.driver.start_session(**keywords)
     if isinstance(session, defer.Deferred):
         session = await session
     return SessionEntity(session, client, dict(session.session_id))
-
-
-def transaction_options(options: Mapping[str, Any]) -> Any:
-    """The options of transactions."""
-    raise FormatError("transactions are not known yet")
 
 
 async def _make_bucket(entities: EntityMap, spec: Mapping[str, Any], makings: Makings) -> Any:

@@ -1,0 +1,57 @@
+"""The suites: which folders of the specification tests, and which test modules run those of other formats."""
+
+from __future__ import annotations
+
+__all__ = ["OWN_FORMATS", "REUSE", "UNIFIED", "class_name"]
+
+#: Suites in the unified format.
+UNIFIED = (
+    "crud/unified",
+    "retryable_reads/unified",
+    "retryable_writes/unified",
+    "transactions/unified",
+    "transactions-convenient-api/unified",
+    "csot",
+    "client-backpressure",
+    "change_streams/unified",
+    "sessions",
+    "causal_consistency",
+    "command_monitoring",
+    "command_logging",
+    "connection_logging",
+    "server_selection_logging",
+    "discovery_and_monitoring/unified",
+    "gridfs",
+    "versioned-api",
+    "read_write_concern/operation",
+    "read_write_concern/write-concern-errors",
+    "run_command/unified",
+    "collection_management",
+    "index_management",
+    "handshake/unified",
+    "load_balancer",
+    "unified-test-format/valid-pass",
+    "unified-test-format/valid-fail",
+)
+
+#: Suites in formats of their own, by the module that runs them. They test the driver's own code.
+OWN_FORMATS = {
+    "connection_monitoring": "tests.conformance.test_cmap",
+    "discovery_and_monitoring/errors": "tests.conformance.test_sdam_errors",
+    "sdam_monitoring": "tests.conformance.test_sdam_monitoring",
+    "server_selection/in_window": "tests.conformance.test_in_window",
+}
+
+#: Suites in formats of their own that mostly prove the plumbing around PyMongo's pure modules.
+REUSE = {
+    "discovery_and_monitoring": "tests.conformance.test_sdam",
+    "server_selection/server_selection": "tests.conformance.test_server_selection",
+    "max_staleness": "tests.conformance.test_max_staleness",
+    "server_selection/rtt": "tests.conformance.test_rtt",
+}
+
+
+def class_name(suite: str) -> str:
+    """The name of the test case class of a suite in the unified format."""
+    words = suite.replace("/", " ").replace("-", " ").replace("_", " ").split()
+    return "".join(word[0].upper() + word[1:] for word in words)

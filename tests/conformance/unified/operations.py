@@ -1,0 +1,373 @@
+"""Calls the driver for the operations of the format on clients, databases, collections, sessions, cursors and buckets.
+
+Most operations are one line of a table: the driver's method and its arguments. Those that take more stand below it as
+functions. A missing or unknown argument is an error of the case, before anything is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+from pymongo.driver_info import DriverInfo
+
+from tests.conformance.unified.arguments import convert, hex_bytes, snake_case, take
+from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
+from tests.conformance.unified.entities import ClientEntity, EntityMap, SessionEntity
+from tests.conformance.unified.failures import FormatError
+from tests.conformance.unified.results import result_document
+from tests.conformance.unified.waiting import settle
+
+__all__ = ["OperationContext", "call_operation", "prepare", "returns_root_documents"]
+
+
+class OperationContext(Protocol):
+    """What operations may ask of the running case."""
+
+    @property
+    def entities(self) -> EntityMap: ...
+
+    @property
+    def clock(self) -> Any: ...
+
+    async def run_operations(self, operations: list[Mapping[str, Any]], *, in_callback: bool = False) -> None:
+        """Run operations one after another; in a callback their errors also reach the caller."""
+        ...
+
+
+@attrs.frozen
+class Method:
+    """A driver's method.
+
+    :ivar name: the method; empty for an operation with a function of its own.
+    :ivar required: the format's arguments that must be there.
+    :ivar optional: those that may be.
+    :ivar as_is: those that keep their name: they are options of the server's command.
+    :ivar renamed: the driver's names where they are not the format's in snake_case.
+    :ivar roots: the result is an array of root-level documents.
+    :ivar function: called instead of the method.
+    """
+
+    name: str
+    required: str = ""
+    optional: str = ""
+    as_is: str = ""
+    renamed: Mapping[str, str] = attrs.field(factory=dict)
+    roots: bool = False
+    function: Callable[[OperationContext, Any, dict[str, Any]], Awaitable[Any]] | None = None
+
+    def keywords(self, entities: EntityMap, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The driver's keywords for the format's arguments."""
+        found = take(arguments, self.required, f"{self.optional} {self.as_is} timeoutMS")
+        keywords = {}
+        for name, value in found.items():
+            keyword = name if name in self.as_is.split() else self.renamed.get(name, snake_case(name))
+            keywords[keyword] = entities.session(value).driver if name == "session" else convert(name, value)
+        return keywords
+
+
+FIND = (
+    "sort skip limit batchSize collation comment hint let max min projection returnKey showRecordId allowDiskUse "
+    "session cursorType maxAwaitTimeMS maxTimeMS timeoutMode allowPartialResults noCursorTimeout oplogReplay"
+)
+CHANGE_STREAM = (
+    "fullDocument fullDocumentBeforeChange resumeAfter startAfter startAtOperationTime batchSize collation comment "
+    "session showExpandedEvents maxAwaitTimeMS"
+)
+FIND_AND_MODIFY_AS_IS = "bypassDocumentValidation collation maxTimeMS"
+CURSOR_COMMAND = "readPreference session batchSize maxTimeMS comment cursorType timeoutMode"
+TRANSACTION = "readConcern writeConcern readPreference maxCommitTimeMS"
+
+
+async def _create_find_cursor(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
+    cursor = CursorEntity(collection.find(**keywords))
+    await cursor.open()
+    return cursor
+
+
+async def _watch(context: OperationContext, watched: Any, keywords: dict[str, Any]) -> Any:
+    stream = watched.watch(**keywords)
+    if hasattr(stream, "addCallbacks"):
+        stream = await stream
+    return ChangeStreamEntity(stream)
+
+
+async def _create_index(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
+    return await settle(collection.create_index(keywords.pop("keys"), **keywords))
+
+
+async def _create_command_cursor(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:
+    cursor = await _cursor_command(database, keywords)
+    entity = CursorEntity(cursor)
+    await entity.open()
+    return entity
+
+
+async def _run_cursor_command(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:
+    return await settle(await _cursor_command(database, keywords))
+
+
+async def _cursor_command(database: Any, keywords: dict[str, Any]) -> Any:
+    """The cursor of a command; the options of its getMores are set on it."""
+    keywords.pop("command_name", None)
+    of_get_more = {
+        "batch_size": keywords.pop("batch_size", None),
+        "max_await_time_ms": keywords.pop("max_time_ms", None),
+        "comment": keywords.pop("comment", None),
+    }
+    cursor = database.cursor_command(keywords.pop("command"), **keywords)
+    if hasattr(cursor, "addCallbacks") and not hasattr(cursor, "next_batch"):
+        cursor = await cursor
+    for name, value in of_get_more.items():
+        if value is not None:
+            getattr(cursor, name)(value)
+    return cursor
+
+
+async def _run_command(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:
+    keywords.pop("command_name", None)
+    return await settle(database.command(keywords.pop("command"), **keywords))
+
+
+async def _close_client(context: OperationContext, client: ClientEntity, keywords: dict[str, Any]) -> None:
+    await client.close()
+
+
+async def _append_metadata(context: OperationContext, client: ClientEntity, keywords: dict[str, Any]) -> None:
+    info = take(keywords["driver_info_options"], "name", "version platform")
+    await settle(client.driver.append_metadata(DriverInfo(**info)))
+
+
+async def _end_session(context: OperationContext, session: SessionEntity, keywords: dict[str, Any]) -> None:
+    await session.end()
+
+
+async def _with_transaction(context: OperationContext, session: SessionEntity, keywords: dict[str, Any]) -> None:
+    operations = keywords.pop("callback")
+
+    async def callback(_session: Any) -> None:
+        await context.run_operations(operations, in_callback=True)
+
+    await settle(session.driver.with_transaction(callback, **keywords))
+
+
+async def _iterate_until_document(context: OperationContext, cursor: Any, keywords: dict[str, Any]) -> Any:
+    return await cursor.next_document(context.clock)
+
+
+async def _iterate_once(context: OperationContext, cursor: Any, keywords: dict[str, Any]) -> Any:
+    return await cursor.iterate_once()
+
+
+async def _close_cursor(context: OperationContext, cursor: Any, keywords: dict[str, Any]) -> None:
+    await cursor.close(**keywords)
+
+
+async def _upload(context: OperationContext, bucket: Any, keywords: dict[str, Any]) -> Any:
+    source = hex_bytes(keywords.pop("source"))
+    keywords.pop("disable_md5", None)
+    if "id" in keywords:
+        keywords["file_id"] = keywords.pop("id")
+        return await settle(bucket.upload_from_stream_with_id(source=source, **keywords))
+    return await settle(bucket.upload_from_stream(source=source, **keywords))
+
+
+async def _download(context: OperationContext, bucket: Any, keywords: dict[str, Any]) -> bytes:
+    stream = await bucket.open_download_stream(**keywords)
+    return bytes(await settle(stream.read()))
+
+
+async def _download_by_name(context: OperationContext, bucket: Any, keywords: dict[str, Any]) -> bytes:
+    stream = await bucket.open_download_stream_by_name(**keywords)
+    return bytes(await settle(stream.read()))
+
+
+AGGREGATE = Method(
+    "aggregate",
+    "pipeline",
+    "session let comment timeoutMode",
+    "allowDiskUse batchSize bypassDocumentValidation collation hint maxTimeMS maxAwaitTimeMS",
+    roots=True,
+)
+
+CLIENT: dict[str, Method] = {
+    "appendMetadata": Method("", "driverInfoOptions", function=_append_metadata),
+    "clientBulkWrite": Method(
+        "bulk_write",
+        "models",
+        "session ordered bypassDocumentValidation comment let writeConcern verboseResults",
+    ),
+    "close": Method("", function=_close_client),
+    "createChangeStream": Method("", "pipeline", CHANGE_STREAM, function=_watch),
+    "dropDatabase": Method("drop_database", "database", "session comment", renamed={"database": "name_or_database"}),
+    "listDatabaseNames": Method("list_database_names", "", "session comment", "filter nameOnly authorizedDatabases"),
+    "listDatabaseObjects": Method("list_databases", "", "session comment", "filter", roots=True),
+    "listDatabases": Method("list_databases", "", "session comment", "filter nameOnly authorizedDatabases", roots=True),
+}
+
+DATABASE: dict[str, Method] = {
+    "aggregate": AGGREGATE,
+    "createChangeStream": Method("", "pipeline", CHANGE_STREAM, function=_watch),
+    "createCollection": Method(
+        "create_collection",
+        "collection",
+        "session",
+        "capped size max viewOn pipeline validator collation clusteredIndex changeStreamPreAndPostImages "
+        "expireAfterSeconds timeseries comment",
+        {"collection": "name"},
+    ),
+    "createCommandCursor": Method("", "command", f"commandName {CURSOR_COMMAND}", function=_create_command_cursor),
+    "dropCollection": Method(
+        "drop_collection", "collection", "session comment", renamed={"collection": "name_or_collection"}
+    ),
+    "listCollectionNames": Method("list_collection_names", "", "session comment filter"),
+    "listCollectionObjects": Method("list_collections", "", "session comment filter", roots=True),
+    "listCollections": Method("list_collections", "", "session comment filter timeoutMode", "batchSize", roots=True),
+    "modifyCollection": Method("modify_collection", "collection", "session", "validator", {"collection": "name"}),
+    "runCommand": Method("", "command", "commandName readPreference session", function=_run_command),
+    "runCursorCommand": Method(
+        "", "command", f"commandName {CURSOR_COMMAND}", roots=True, function=_run_cursor_command
+    ),
+}
+
+COLLECTION: dict[str, Method] = {
+    "aggregate": AGGREGATE,
+    "bulkWrite": Method("bulk_write", "requests", "ordered bypassDocumentValidation comment let session"),
+    "count": Method("count", "filter", "session", "skip limit collation hint maxTimeMS"),
+    "countDocuments": Method("count_documents", "filter", "session comment", "skip limit collation hint maxTimeMS"),
+    "createChangeStream": Method("", "pipeline", CHANGE_STREAM, function=_watch),
+    "createFindCursor": Method("", "filter", FIND, function=_create_find_cursor),
+    "createIndex": Method("", "keys", "session comment", "name unique maxTimeMS", function=_create_index),
+    "deleteMany": Method("delete_many", "filter", "collation comment hint let session"),
+    "deleteOne": Method("delete_one", "filter", "collation comment hint let session"),
+    "distinct": Method(
+        "distinct", "fieldName filter", "comment hint session", "collation maxTimeMS", {"fieldName": "key"}
+    ),
+    "dropIndex": Method("drop_index", "name", "session comment", "maxTimeMS", {"name": "index_or_name"}),
+    "dropIndexes": Method("drop_indexes", "", "session comment", "maxTimeMS"),
+    "estimatedDocumentCount": Method("estimated_document_count", "", "comment", "maxTimeMS"),
+    "find": Method("find", "filter", FIND, roots=True),
+    "findOne": Method("find_one", "filter", FIND),
+    "findOneAndDelete": Method(
+        "find_one_and_delete", "filter", "projection sort hint let comment session", FIND_AND_MODIFY_AS_IS
+    ),
+    "findOneAndReplace": Method(
+        "find_one_and_replace",
+        "filter replacement",
+        "projection sort hint let comment session upsert returnDocument",
+        FIND_AND_MODIFY_AS_IS,
+    ),
+    "findOneAndUpdate": Method(
+        "find_one_and_update",
+        "filter update",
+        "projection sort hint let comment session upsert returnDocument arrayFilters",
+        FIND_AND_MODIFY_AS_IS,
+    ),
+    "insertMany": Method("insert_many", "documents", "ordered bypassDocumentValidation comment session"),
+    "insertOne": Method("insert_one", "document", "bypassDocumentValidation comment session"),
+    "listIndexNames": Method("list_index_names", "", "session comment"),
+    "listIndexes": Method("list_indexes", "", "session comment timeoutMode", "batchSize", roots=True),
+    "mapReduce": Method("map_reduce", "map reduce out", "session", roots=True),
+    "rename": Method("rename", "to", "session comment", "dropTarget", {"to": "new_name"}),
+    "replaceOne": Method(
+        "replace_one", "filter replacement", "upsert bypassDocumentValidation collation comment hint let sort session"
+    ),
+    "updateMany": Method(
+        "update_many",
+        "filter update",
+        "upsert bypassDocumentValidation arrayFilters collation comment hint let session",
+    ),
+    "updateOne": Method(
+        "update_one",
+        "filter update",
+        "upsert bypassDocumentValidation arrayFilters collation comment hint let sort session",
+    ),
+}
+
+SESSION: dict[str, Method] = {
+    "abortTransaction": Method("abort_transaction"),
+    "commitTransaction": Method("commit_transaction"),
+    "endSession": Method("", function=_end_session),
+    "startTransaction": Method("start_transaction", "", TRANSACTION),
+    "withTransaction": Method("", "callback", TRANSACTION, function=_with_transaction),
+}
+
+CURSOR: dict[str, Method] = {
+    "close": Method("", function=_close_cursor),
+    "iterateOnce": Method("", function=_iterate_once),
+    "iterateUntilDocumentOrError": Method("", function=_iterate_until_document),
+}
+
+BUCKET: dict[str, Method] = {
+    "delete": Method("delete", "id", renamed={"id": "file_id"}),
+    "deleteByName": Method("delete_by_name", "filename"),
+    "download": Method("", "id", renamed={"id": "file_id"}, function=_download),
+    "downloadByName": Method("", "filename", "revision", function=_download_by_name),
+    "drop": Method("drop"),
+    "find": Method("find", "filter", roots=True),
+    "rename": Method("rename", "id newFilename", renamed={"id": "file_id"}),
+    "renameByName": Method("rename_by_name", "filename newFilename"),
+    "upload": Method(
+        "",
+        "filename source",
+        "chunkSizeBytes disableMD5 metadata",
+        renamed={"disableMD5": "disable_md5"},
+        function=_upload,
+    ),
+    "uploadWithId": Method(
+        "",
+        "id filename source",
+        "chunkSizeBytes disableMD5 metadata",
+        renamed={"disableMD5": "disable_md5"},
+        function=_upload,
+    ),
+}
+
+#: The operations of each kind of entity.
+OPERATIONS: dict[str, dict[str, Method]] = {
+    "client": CLIENT,
+    "database": DATABASE,
+    "collection": COLLECTION,
+    "session": SESSION,
+    "cursor": CURSOR,
+    "changeStream": CURSOR,
+    "bucket": BUCKET,
+}
+
+#: Operations whose target is the entity, not the driver's object within it.
+WRAPPED = (SessionEntity, ClientEntity)
+
+
+def _find(kind: str, name: str) -> Method:
+    method = OPERATIONS.get(kind, {}).get(name)
+    if method is None:
+        raise FormatError(f"there is no operation {name} of a {kind}")
+    return method
+
+
+def returns_root_documents(kind: str, name: str) -> bool:
+    """Whether an operation's result is an array of root-level documents."""
+    return _find(kind, name).roots
+
+
+def prepare(context: OperationContext, operation: Mapping[str, Any]) -> Callable[[], Awaitable[Any]]:
+    """Look an operation up and check its arguments; what comes back calls the driver and gives the result as documents.
+
+    :raises FormatError: the entity, the operation or an argument is unknown.
+    """
+    target_name, name = operation["object"], operation["name"]
+    kind = context.entities.kind(target_name)
+    method = _find(kind, name)
+    target = context.entities.get(target_name, kind)
+    keywords = method.keywords(context.entities, operation.get("arguments") or {})
+    return lambda: call_operation(context, method, target, keywords)
+
+
+async def call_operation(context: OperationContext, method: Method, target: Any, keywords: dict[str, Any]) -> Any:
+    """Call the driver."""
+    if method.function is not None:
+        watched = target.driver if isinstance(target, ClientEntity) and method.function is _watch else target
+        return result_document(await method.function(context, watched, keywords))
+    driver = target.driver if isinstance(target, WRAPPED) else target
+    return result_document(await settle(getattr(driver, method.name)(**keywords)))

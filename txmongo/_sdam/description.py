@@ -57,6 +57,20 @@ _DATA_BEARING = frozenset(
     }
 )
 
+_HELLO_TYPES: dict[str, type | tuple[type, ...]] = {
+    "electionId": ObjectId,
+    "lastWrite": Mapping,
+    "logicalSessionTimeoutMinutes": (int, float),
+    "maxWireVersion": int,
+    "me": str,
+    "minWireVersion": int,
+    "primary": str,
+    "setName": str,
+    "setVersion": int,
+    "tags": Mapping,
+    "topologyVersion": Mapping,
+}
+
 
 @attrs.frozen
 class DescriptionSettings:
@@ -127,12 +141,22 @@ def parse_hello(
     :raises ProtocolError: the reply is not one to hello: a field that the driver relies on has another type.
     """
     try:
+        _check_types(document)
         hello: Hello[dict[str, Any]] = Hello(dict(document), awaited)
         return hello, ServerDescription(address, hello, rtt, None, minimum_rtt)
     except Exception as error:
-        raise ProtocolError(
-            f"{format_address(address)} answered hello with a document that is none: {error}"
-        ) from error
+        raise ProtocolError(f"{format_address(address)} sent a reply that is none to hello: {error}") from error
+
+
+def _check_types(document: Mapping[str, Any]) -> None:
+    """See that the fields which are compared later on can be compared."""
+    for name, expected in _HELLO_TYPES.items():
+        value = document.get(name)
+        if value is not None and not isinstance(value, expected):
+            raise TypeError(f"{name} is of type {type(value).__name__}")
+    version = document.get("topologyVersion")
+    if version is not None and not isinstance(version.get("counter"), int):
+        raise TypeError("topologyVersion has no counter")
 
 
 def servers_of(description: TopologyDescription) -> Iterable[ServerDescription]:

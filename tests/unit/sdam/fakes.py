@@ -7,7 +7,7 @@ from typing import Any
 
 import bson
 from bson.objectid import ObjectId
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -99,7 +99,7 @@ class FakeProtocol:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lost = False
+        self.lost = False
         self.lost_hook: Callable[[Failure], None] | None = None
         self.sent: list[dict[str, Any]] = []
         self.waiting: Deferred[Any] | None = None
@@ -119,15 +119,15 @@ class FakeProtocol:
         return self._wait()
 
     def abort(self, reason: BaseException) -> None:
-        if self.aborted is None and not self._lost:
+        if self.aborted is None and not self.lost:
             self.aborted = reason
             self._clock.callLater(0, self.lose)
 
     def lose(self) -> None:
         """The connection is gone: what waits fails for the reason it was aborted for, as the real one does."""
-        if self._lost:
+        if self.lost:
             return
-        self._lost = True
+        self.lost = True
         reason = self.aborted or AutoReconnect("connection closed")
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
@@ -159,6 +159,8 @@ class FakeProtocol:
         waiting.callback(None)
 
     def _wait(self) -> Deferred[Any]:
+        if self.lost:
+            return fail(AutoReconnect("connection closed"))
         self.waiting = Deferred(self._cancel)
         return self.waiting
 

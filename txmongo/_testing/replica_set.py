@@ -38,7 +38,8 @@ class ReplicaSet:
         and stands in :attr:`uri`.
     :param tls: the files that members and clients speak TLS with.
     :param election_timeout: seconds without a primary after which the others vote for a new one.
-    :param binary, parameters, arguments, cache_gb, start_timeout: as for :class:`Mongod`, for every member.
+    :param binary: and ``parameters``, ``arguments``, ``cache_gb``, ``start_timeout``: as for :class:`Mongod`, for every
+        member.
     """
 
     def __init__(

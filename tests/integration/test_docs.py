@@ -1,0 +1,190 @@
+"""The code in the README and in the guide, run as it stands there.
+
+A page's ``python`` blocks run one after another in one namespace, as if typed into one program. A ``text`` block that
+follows is what the block before it prints (``...`` stands for anything). Blocks that are whole programs, or test cases,
+run in processes of their own. The server that the pages name is a throw-away one.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import io
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet import reactor, utils
+from twisted.trial.unittest import TestCase
+
+import txmongo
+from txmongo.testing import Mongod, find_mongod
+
+ROOT = Path(txmongo.__file__).parent.parent
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+DIRECTIVE = re.compile(r"\.\. code-block:: (\w+)\n\n((?:[ ]{4}.*\n|\n)+)")
+THE_SERVER = "mongodb://127.0.0.1:27017"
+
+
+@attrs.frozen
+class Block:
+    """A piece of code on a page, and what the page says that it prints."""
+
+    page: Path
+    line: int
+    code: str
+    output: str | None
+
+    @property
+    def place(self) -> str:
+        """For error messages."""
+        return f"{self.page.name}:{self.line}"
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it runs a reactor of its own."""
+        return "task.react(" in self.code
+
+    @property
+    def is_test_case(self) -> bool:
+        """Whether it is for trial."""
+        return "(TestCase)" in self.code
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """The pieces of code on a page."""
+    text = page.read_text()
+    found = list(DIRECTIVE.finditer(text))
+    for directive, following in zip(found, [*found[1:], None], strict=True):
+        if directive[1] != "python":
+            continue
+        output = None
+        if following is not None and following[1] == "text" and not text[directive.end() : following.start()].strip():
+            output = textwrap.dedent(following[2]).strip() + "\n"
+        line = text.count("\n", 0, directive.start(2)) + 1
+        yield Block(page, line, textwrap.dedent(directive[2]), output)
+
+
+async def run_python(*arguments: str, PYTHONPATH: str = "", **variables: str) -> str:
+    """Run Python in a process of its own; what it printed, errors included, and how it ended unless well."""
+    path = os.pathsep.join(folder for folder in (PYTHONPATH, *sys.path) if folder)
+    inherited = {name: value for name, value in os.environ.items() if name != "MONGODB_URI"}
+    environment = {**inherited, "TXMONGO_MONGOD": find_mongod(), "PYTHONPATH": path, **variables}
+    output, errors, status = await utils.getProcessOutputAndValue(sys.executable, arguments, environment)
+    return (output + errors).decode() + (f"exit status {status}\n" if status else "")
+
+
+class PageTests(TestCase):
+    """One test a page."""
+
+    timeout = 240
+
+    async def run_page(self, page: Path) -> None:
+        """Run all blocks of a page."""
+        namespace: dict[str, Any] = {"__name__": "page"}
+        for block in blocks_of(page):
+            if block.is_test_case:
+                await self.run_test_case(block)
+            elif block.is_program:
+                self.check(block, await run_python("-c", block.code))
+            else:
+                self.check(block, await self.run_here(block, namespace))
+
+    async def run_here(self, block: Block, namespace: dict[str, Any]) -> str:
+        """Run a block in this process; what it printed."""
+        printed = io.StringIO()
+        namespace["print"] = partial(print, file=printed)
+        source = block.code
+        if THE_SERVER in source:
+            source = source.replace(THE_SERVER, (await self.server()).uri.rstrip("/"))
+        code = compile(source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        running = eval(code, namespace)
+        if running is not None:
+            await running
+        return printed.getvalue()
+
+    async def server(self) -> Mongod:
+        """The server of this page."""
+        if not hasattr(self, "mongod"):
+            self.mongod = await Mongod(reactor).start()
+            self.addCleanup(self.mongod.stop)
+        return self.mongod
+
+    async def run_test_case(self, block: Block) -> None:
+        """Have trial run a block."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "test_page.py").write_text(block.code)
+        trial = ("-m", "twisted.trial", "--temp-directory", str(folder / "temp"), "test_page")
+        printed = await run_python(*trial, PYTHONPATH=str(folder))
+        self.assertIn("PASSED", printed, block.place)
+
+    def check(self, block: Block, printed: str) -> None:
+        """Compare what was printed with what the page says."""
+        expected = block.output or ""
+        same = doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS)
+        self.assertTrue(same, f"{block.place} says that this prints\n{expected}\nbut it prints\n{printed}")
+
+
+def _test_of(page: Path) -> Any:
+    async def test(self: PageTests) -> None:
+        await self.run_page(page)
+
+    test.__doc__ = f"The code of {page.name} runs and prints what the page says."
+    return test
+
+
+for _page in PAGES:
+    if any(blocks_of(_page)):
+        setattr(PageTests, f"test_{_page.stem.lower()}", _test_of(_page))
+
+
+class ExampleTests(TestCase):
+    """The programs in the examples folder."""
+
+    timeout = 120
+    quickstart = str(ROOT / "examples" / "quickstart.py")
+
+    async def test_quickstart(self) -> None:
+        """Without $MONGODB_URI it starts a server, takes the whole tour and leaves nothing behind."""
+        printed = await run_python(self.quickstart)
+        for line in ("Inserted 1 and [2, 3, 4, 5]", "IXSCAN on author_1_year_-1", "In bulk: 1 in, 4 changed, 1 out"):
+            self.assertIn(line, printed)
+        self.assertRegex(printed, r"1000 reads at once, \d+ hits: \d+\.\d\d s, [\d,]+ a second\nDisconnected\n")
+        self.assertTrue(printed.endswith("The throw-away mongod is gone\n"), printed)
+
+    async def test_quickstart_elsewhere(self) -> None:
+        """With $MONGODB_URI it works on that server and removes its database again."""
+        mongod = await Mongod(reactor).start()
+        self.addCleanup(mongod.stop)
+        printed = await run_python(self.quickstart, MONGODB_URI=mongod.uri)
+        self.assertTrue(printed.endswith("Disconnected\n"), printed)
+        left = await mongod.command("admin", {"listDatabases": 1, "nameOnly": True})
+        self.assertNotIn("txmongo_quickstart", [database["name"] for database in left["databases"]])
+
+
+class BlockTests(TestCase):
+    """How code is found on a page."""
+
+    def test_blocks(self) -> None:
+        """Code is found with its line, and the output that stands right behind it."""
+        page = Path(self.mktemp())
+        page.write_text(
+            "Title\n\n.. code-block:: python\n\n    a = 1\n\n    b = 2\n\nText.\n\n"
+            ".. code-block:: python\n\n    print(a)\n\n.. code-block:: text\n\n    1\n"
+        )
+        self.assertEqual(
+            list(blocks_of(page)), [Block(page, 5, "a = 1\n\nb = 2\n\n", None), Block(page, 13, "print(a)\n\n", "1\n")]
+        )
+
+    def test_every_page(self) -> None:
+        """The README and every page of the guide have code to run."""
+        with_code = {page.stem for page in PAGES if any(blocks_of(page))}
+        guide = {"quickstart", "connecting", "writing", "queries", "cursors", "indexes", "testing"}
+        self.assertLessEqual({"README", *guide}, with_code)

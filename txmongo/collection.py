@@ -1,8 +1,8 @@
 """Collection: the methods that read and write documents, and those that manage the collection itself.
 
 A method checks its arguments, makes an operation (:mod:`txmongo._ops`) and has the client's executor run it. Names,
-arguments, defaults and results are those of PyMongo's ``AsyncCollection``. Kept: the CRUD, enumerating indexes and index
-management specifications.
+arguments, defaults and results are those of PyMongo's ``AsyncCollection``. Kept: the CRUD, index management and
+enumerating indexes specifications.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collation import Collation
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
-from pymongo.results import (
-    BulkWriteResult,
-    DeleteResult,
-    InsertManyResult,
-    InsertOneResult,
-    UpdateResult,
-)
+from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -49,7 +43,7 @@ from txmongo._ops.base import Operation, check_acknowledged_option, check_sessio
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
 from txmongo._ops.delete import DeleteMany, DeleteOne, delete_statement
 from txmongo._ops.distinct import Distinct
-from txmongo._ops.find import FindOne
+from txmongo._ops.find import FindOne, check_count
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
 from txmongo._ops.update import UpdateMany, UpdateOne, update_statement
 from txmongo._ops.writes import WriteTarget, write_options
@@ -75,22 +69,23 @@ class Collection(Generic[DocumentType]):
     Get one by ``database.name`` or ``database["name"]``; a collection's attributes and items are its subcollections. It
     costs nothing and says nothing about whether the server has such a collection.
 
-    Every method that talks to the server returns a Deferred (or a cursor, which is one). What is wrong with the arguments
-    is raised at the call: :class:`TypeError`, :class:`ValueError`, :class:`~txmongo.errors.InvalidName`,
+    Every method that talks to the server returns a Deferred (or a cursor, which is one). What is wrong with the
+    arguments is raised at the call: :class:`TypeError`, :class:`ValueError`, :class:`~txmongo.errors.InvalidName`,
     :class:`~txmongo.errors.ConfigurationError`, and :class:`~txmongo.errors.InvalidOperation` for ``session``, as long
     as there are no sessions. Beside what a method's own description says, every Deferred can fail with:
 
     - :class:`~txmongo.errors.ServerSelectionTimeoutError`: no suitable server within ``serverSelectionTimeoutMS``;
     - :class:`~txmongo.errors.WaitQueueTimeoutError`: no connection came free within ``waitQueueTimeoutMS``;
     - :class:`~txmongo.errors.AutoReconnect`, :class:`~txmongo.errors.NetworkTimeout` or
-      :class:`~txmongo.errors.NotPrimaryError`: the connection or the primary was lost. A write may have been carried out;
+      :class:`~txmongo.errors.NotPrimaryError`: the connection or the primary was lost. A write may have been carried
+      out;
     - :class:`~txmongo.errors.OperationFailure`: the server refused the command (or ran out of time for it:
       :class:`~txmongo.errors.ExecutionTimeout`);
     - :class:`bson.errors.InvalidDocument` or :class:`~txmongo.errors.DocumentTooLarge`: a document that BSON cannot
       hold or the server does not take;
     - :class:`~txmongo.errors.InvalidOperation`: the client was disconnected;
-    - ``CancelledError``: the Deferred was cancelled. **A cancelled write may still be carried out**: it was sent, unless
-      no connection was ready.
+    - ``CancelledError``: the Deferred was cancelled. **A cancelled write may still be carried out**: it was sent,
+      unless no connection was ready.
 
     :param database: the :class:`~txmongo.database.Database`.
     :param name: the collection's name.
@@ -190,7 +185,7 @@ class Collection(Generic[DocumentType]):
         if name.startswith("_"):
             full_name = f"{self.__dict__.get('_name', 'collection')}.{name}"
             raise AttributeError(
-                f"Collection has no attribute {name!r}; to access the {full_name} collection, use database[{full_name!r}]"
+                f"Collection has no attribute {name!r}; the collection {full_name} is database[{full_name!r}]"
             )
         return self[name]
 
@@ -247,11 +242,7 @@ class Collection(Generic[DocumentType]):
     # --- inserting ---
 
     def insert_one(
-        self,
-        document: Any,
-        bypass_document_validation: bool | None = None,
-        session: Any = None,
-        comment: Any = None,
+        self, document: Any, bypass_document_validation: bool | None = None, session: Any = None, comment: Any = None
     ) -> Deferred[InsertOneResult]:
         """Store one document.
 
@@ -650,8 +641,8 @@ class Collection(Generic[DocumentType]):
         :param let: variables for ``$$name`` in expressions of updates and deletes (MongoDB 5.0).
         :param comment: any BSON value, for the server's log and profiler.
         :returns: a Deferred that fires with a :class:`~pymongo.results.BulkWriteResult`. It fails with
-            :class:`~txmongo.errors.BulkWriteError`, whose ``details`` tell what was done and what was not, if a write is
-            refused or the write concern could not be kept, and as every operation (see the class): also then earlier
+            :class:`~txmongo.errors.BulkWriteError`, whose ``details`` tell what was done and what was not, if a write
+            is refused or the write concern could not be kept, and as every operation (see the class): also then earlier
             commands of it may have been carried out.
         """
         check_session(session)
@@ -677,7 +668,7 @@ class Collection(Generic[DocumentType]):
         """Find one document.
 
         :param filter: which document; anything but a mapping is taken for an ``_id``.
-        :param args: and ``kwargs``: the further arguments of :meth:`find`, such as ``projection``, ``sort`` and ``skip``.
+        :param args: and ``kwargs``: further arguments of :meth:`find`, such as ``projection`` and ``sort``.
         :returns: a Deferred that fires with the document, or ``None`` if none matches. It fails as every operation (see
             the class).
         """
@@ -748,7 +739,7 @@ class Collection(Generic[DocumentType]):
         """Find documents and leave them undecoded.
 
         :param args: and ``kwargs``: the arguments of :meth:`find`.
-        :returns: a :class:`~txmongo.cursor.RawBatchCursor`, each item of which is a batch: :class:`bytes` of BSON.
+        :returns: a :class:`~txmongo.cursor.RawBatchCursor`, each item of which is a batch: BSON as bytes.
         """
         return RawBatchCursor(self, *args, **kwargs)
 
@@ -767,9 +758,9 @@ class Collection(Generic[DocumentType]):
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the command: ``allowDiskUse``, ``maxTimeMS``, ``batchSize``, ``collation``,
             ``hint``, ``bypassDocumentValidation``, and ``maxAwaitTimeMS`` for pipelines that wait for data.
-        :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list of results and more. It fails
-            with :class:`~txmongo.errors.WriteConcernError` if ``$out`` or ``$merge`` was carried out but the write
-            concern could not be kept, and as every operation (see the class).
+        :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list of results and more. It
+            fails with :class:`~txmongo.errors.WriteConcernError` if ``$out`` or ``$merge`` was carried out but the
+            write concern could not be kept, and as every operation (see the class).
         """
         return self._aggregate(CommandCursor, pipeline, session, let, comment, kwargs)
 
@@ -779,7 +770,7 @@ class Collection(Generic[DocumentType]):
         """Run an aggregation pipeline and leave the results undecoded.
 
         :param pipeline: and the other arguments: see :meth:`aggregate`.
-        :returns: a :class:`~txmongo.cursor.RawBatchCommandCursor`, each item of which is a batch: :class:`bytes` of BSON.
+        :returns: a :class:`~txmongo.cursor.RawBatchCommandCursor`, each item of which is a batch: BSON as bytes.
         """
         return self._aggregate(RawBatchCommandCursor, pipeline, session, None, comment, kwargs)
 
@@ -794,20 +785,21 @@ class Collection(Generic[DocumentType]):
         if batch_size is not None:
             check_count("batchSize", batch_size)
         max_await_time_ms = kwargs.pop("maxAwaitTimeMS", None)
-        raw = cursor is RawBatchCommandCursor
+        reply_codec_options = self._codec_options
+        if cursor is RawBatchCommandCursor:
+            reply_codec_options = reply_codec_options.with_options(document_class=RawBSONDocument, type_registry=None)
         operation = Aggregate(
             self._database_name,
             self._name,
             pipeline,
             read_fields({**kwargs, "let": let}, comment),
             batch_size=batch_size,
-            reply_codec_options=raw_codec_options(self._codec_options) if raw else None,
+            reply_codec_options=reply_codec_options,
             write_concern=self._write_concern,
             **self._read_options(),
         )
         return cursor(
-            self._execute,
-            self._database.client._leftovers,
+            self._database.client,
             operation,
             batch_size=batch_size or 0,
             max_await_time_ms=max_await_time_ms,
@@ -950,17 +942,11 @@ class Collection(Generic[DocumentType]):
             if there is no such index, and as that of :meth:`create_index`.
         """
         check_session(session)
-        name = (
-            index_or_name
-            if isinstance(index_or_name, str)
-            else index_name(index_document("index_or_name", index_or_name))
-        )
+        name = index_or_name
+        if not isinstance(name, str):
+            name = index_name(index_document("index_or_name", name))
         operation = DropIndexes(
-            self._database_name,
-            self._name,
-            name,
-            with_comment(kwargs, comment),
-            write_concern=self._write_concern,
+            self._database_name, self._name, name, with_comment(kwargs, comment), write_concern=self._write_concern
         )
         return self._execute_unless_missing(operation).addCallback(_nothing)
 
@@ -981,13 +967,10 @@ class Collection(Generic[DocumentType]):
             operation (see the class).
         """
         check_session(session)
-        client = self._database.client
         operation = ListIndexes(
             self._database_name, self._name, with_comment({}, comment), codec_options=self._codec_options
         )
-        return CommandCursor(
-            self._execute, client._leftovers, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,)
-        )
+        return CommandCursor(self._database.client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,))
 
     def index_information(self, session: Any = None, comment: Any = None) -> Deferred[dict[str, Any]]:
         """The indexes by name, their keys as lists of ``(key, direction)`` pairs.

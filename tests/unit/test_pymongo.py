@@ -118,7 +118,5 @@ class BehaviourTests(SynchronousTestCase):
     def test_uri(self) -> None:
         """A parsed URI is a dictionary of these parts."""
         parsed = _pymongo.validate_uri("mongodb://user:secret@localhost/db")
-        self.assertEqual(
-            set(parsed), {"nodelist", "username", "password", "database", "collection", "options", "fqdn"}
-        )
+        self.assertEqual(set(parsed), {"nodelist", "username", "password", "database", "collection", "options", "fqdn"})
         self.assertEqual(parsed["nodelist"], [("localhost", 27017)])

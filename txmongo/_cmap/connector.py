@@ -178,7 +178,8 @@ class _Attempt:
         factory = _EstablishingFactory(self._clock.seconds, self._settings.tls is not None)
         protocol = cast(_Establishing, await endpoint_for(self.address).connect(factory))
         self._protocol = protocol
-        _tune(protocol.transport)
+        if self.address[1] is not None:
+            _tune(protocol.transport)
         return protocol
 
     async def greet(self, hello: handshake.Hello) -> tuple[dict[str, Any], float]:

@@ -18,6 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import CursorType
 from twisted.internet.defer import Deferred
 
+from txmongo._ops.aggregate import Aggregate
 from txmongo._ops.arguments import (
     check_boolean,
     check_mapping,
@@ -540,7 +541,7 @@ class _OfCommand(ServerCursor[ItemT], Generic[ItemT]):
         self._batch_size = batch_size
         self._max_await_time_ms = max_await_time_ms
         self._comment = comment
-        self._await_data = await_data or max_await_time_ms is not None
+        self._await_data = await_data or max_await_time_ms is not None or _watches(operation)
         if empty_on:
             self._empty_on = frozenset(empty_on)
         if at_once:
@@ -581,6 +582,11 @@ class RawBatchCommandCursor(_OfCommand[bytes]):
 
     def _items(self, documents: list[Any]) -> list[bytes]:
         return _join(documents)
+
+
+def _watches(operation: CursorOperation) -> bool:
+    """Whether it makes a change stream, at which the server waits for news."""
+    return isinstance(operation, Aggregate) and bool(operation.pipeline) and "$changeStream" in operation.pipeline[0]
 
 
 def _raw(codec_options: CodecOptions[Any]) -> CodecOptions[RawBSONDocument]:

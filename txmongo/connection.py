@@ -1,0 +1,545 @@
+"""The client: what it was told, what it consists of, and the databases that it leads to.
+
+:class:`ConnectionPool` wires the layers below together (settings, connector, pools, topology, executor) and is where
+the reactor is defaulted, here alone. The name is TxMongo's; the arguments are those of TxMongo 15.2 and PyMongo's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from types import TracebackType
+from typing import Any, Final, Generic, Self
+
+from bson.codec_options import CodecOptions
+from pymongo.driver_info import DriverInfo
+from pymongo.monitoring import CommandListener
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.server_api import ServerApi
+from pymongo.server_selectors import (
+    Selection,
+    any_server_selector,
+    arbiter_server_selector,
+    secondary_server_selector,
+    writable_server_selector,
+)
+from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import Deferred
+
+from txmongo._cmap.connection import CheckOut, Connection
+from txmongo._cmap.connector import Connector
+from txmongo._cmap.endpoints import Endpoints
+from txmongo._cmap.pool import Pool
+from txmongo._deferreds import Deadline
+from txmongo._ops.admin import DropDatabase, ListDatabases
+from txmongo._ops.base import check_session
+from txmongo._ops.command_events import CommandEvents
+from txmongo._ops.executor import Executor
+from txmongo._ops.leftovers import Leftovers
+from txmongo._ops.run_command import RunCommand
+from txmongo._pymongo import SERVER_TYPE, ServerMode
+from txmongo._sdam.server import Server
+from txmongo._sdam.srv import SrvResolver, SystemResolver
+from txmongo._sdam.topology import Topology
+from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
+from txmongo.cursor import CommandCursor
+from txmongo.database import Database, check_database_name
+from txmongo.errors import ConfigurationError, InvalidOperation
+from txmongo.protocol import MongoProtocol
+from txmongo.types import Address, DocumentType
+
+__all__ = [
+    "ConnectionPool",
+    "MongoConnection",
+    "MongoConnectionPool",
+    "lazyMongoConnection",
+    "lazyMongoConnectionPool",
+]
+
+
+_REPLICA_SETS = frozenset({TOPOLOGY_TYPE.ReplicaSetWithPrimary, TOPOLOGY_TYPE.ReplicaSetNoPrimary})
+
+
+class _DefaultSize(int):
+    """A 1 that can be told from one that somebody passed."""
+
+    __slots__ = ()
+
+
+_NOT_GIVEN: Final = _DefaultSize(1)
+
+
+def _default_reactor() -> Any:
+    """The reactor that is installed, or else the platform's default."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class ConnectionPool(Generic[DocumentType]):
+    """A client of one MongoDB deployment: a server, a replica set or a sharded cluster.
+
+    ::
+
+        client = ConnectionPool("mongodb://localhost:27017")
+        document = await client.shop.orders.find_one({"_id": 7})
+        await client.disconnect()
+
+    Making one connects to nothing: the first operation does, or ``await client``, which fires with the client once a
+    server has answered (``yield client`` in ``inlineCallbacks`` passes it through at once). One client serves a whole
+    application; its attributes and items are the :class:`~txmongo.database.Database` objects.
+
+    There are two kinds. By default connections are opened as they are needed, up to ``maxPoolSize``, and operations
+    that were started without waiting for one another may be carried out in any order. With ``pool_size=N``, as in
+    TxMongo 15.2, there are exactly N connections, opened at once and used in turn; with one of them every operation is
+    carried out in the order of the calls.
+
+    :param uri: a connection string: https://www.mongodb.com/docs/manual/reference/connection-string/. Without a scheme
+        it is taken for ``mongodb://``.
+    :param pool_size: the number of connections of a fixed pool; it cannot be given together with ``minPoolSize`` and
+        ``maxPoolSize``.
+    :param ssl_context_factory: TLS by a Twisted context factory of one's own; else by the ``tls...`` options.
+    :param reactor: the reactor; the installed one if it is not given.
+    :param options: every option of the connection string and every keyword of PyMongo's ``AsyncMongoClient``, in its
+        spelling; they win over the connection string. TxMongo's ``timeout``, ``retry_delay``, ``max_delay``,
+        ``ping_interval``, ``ping_timeout`` and ``write_concern`` too.
+    :raises ConfigurationError: an option is unknown, not supported, or contradicts another.
+        :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
+    :raises TypeError: an option has a value of the wrong type.
+    :raises ValueError: an option has a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        uri: str = DEFAULT_URI,
+        pool_size: int = _NOT_GIVEN,
+        ssl_context_factory: Any = None,
+        *,
+        reactor: Any = None,
+        **options: Any,
+    ) -> None:
+        if pool_size is not _NOT_GIVEN:
+            options["pool_size"] = pool_size
+        if ssl_context_factory is not None:
+            options["ssl_context_factory"] = ssl_context_factory
+        self._settings = settings = parse_settings(uri, **options)
+        self._reactor = reactor = _default_reactor() if reactor is None else reactor
+        self._connector = Connector(settings, Endpoints(reactor, settings), reactor)
+        self._topology = Topology(
+            settings,
+            clock=reactor,
+            create_pool=self._create_pool,
+            connect_monitor=self._connect_monitor,
+            srv=None if settings.fqdn is None else SrvResolver(SystemResolver(reactor)),
+            on_resolved=self._resolved,
+        )
+        listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
+        self._executor = Executor(
+            self._topology,
+            settings,
+            reactor,
+            events=CommandEvents(listeners, reactor.seconds) if listeners else None,
+            server_api=_server_api_fields(settings.server_api),
+        )
+        self._leftovers = Leftovers(self._executor.execute, reactor)
+        self._uri: dict[str, Any] | None = None
+        self._closed = False
+        if settings.pool_size is not None or settings.min_pool_size:
+            self._topology.open()
+
+    # --- the parts ---
+
+    def _connect_monitor(self, address: Address) -> Deferred[Any]:
+        return self._connector.connect_monitor(address)
+
+    def _create_pool(self, address: Address) -> Pool:
+        """The pool of a server that the topology discovered."""
+
+        def failed(error: Exception, generation: int) -> None:
+            self._topology.handle_error(
+                address,
+                error,
+                generation=generation,
+                service_id=getattr(error, "_txmongo_service_id", None),
+                completed_handshake=False,
+            )
+
+        return Pool(
+            address,
+            self._settings,
+            clock=self._reactor,
+            connect=lambda: self._connector.connect(address),
+            listeners=self._settings.event_listeners,
+            on_connect_error=failed,
+        )
+
+    def _resolved(self, settings: ClientSettings) -> None:
+        """DNS has told what a ``mongodb+srv`` connection string leaves open."""
+        self._settings = settings
+        self._connector = Connector(settings, Endpoints(self._reactor, settings), self._reactor)
+
+    # --- what it was told ---
+
+    @property
+    def uri(self) -> dict[str, Any]:
+        """The connection string in parts, as in TxMongo: ``nodelist``, ``username``, ``password``, ``database``..."""
+        if self._uri is None:
+            settings = self._settings
+            credentials = settings.credentials
+            self._uri = {
+                "nodelist": list(settings.seeds),
+                "username": None if credentials is None else credentials.username,
+                "password": None if credentials is None else credentials.password,
+                "database": settings.database,
+                "collection": None,
+                "options": dict(settings.options),
+                "fqdn": settings.fqdn,
+            }
+        return self._uri
+
+    @property
+    def options(self) -> ClientSettings:
+        """All options, those that were not given included, as one value that cannot be changed."""
+        return self._settings
+
+    @property
+    def codec_options(self) -> CodecOptions[DocumentType]:
+        """How documents are encoded and decoded."""
+        return self._settings.codec_options
+
+    @property
+    def read_preference(self) -> Any:
+        """Which members of a replica set are read from."""
+        return self._settings.read_preference
+
+    @property
+    def write_concern(self) -> WriteConcern:
+        """When the server acknowledges a write."""
+        return self._settings.write_concern
+
+    @property
+    def read_concern(self) -> ReadConcern:
+        """How far what is read must have spread."""
+        return self._settings.read_concern
+
+    def append_metadata(self, driver_info: DriverInfo) -> None:
+        """Name a library around the driver in what new connections tell the server about the client.
+
+        :raises TypeError: it is no :class:`~pymongo.driver_info.DriverInfo`.
+        :raises ValueError: one of its fields contains ``|``.
+        """
+        if not isinstance(driver_info, DriverInfo):
+            raise TypeError(f"driver_info must be a DriverInfo, not {type(driver_info).__name__}")
+        self._connector.append_metadata(driver_info)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else repr(self._topology).strip("<>")
+        return f"<ConnectionPool: {state}>"
+
+    # --- databases ---
+
+    def get_database(
+        self,
+        name: str | None = None,
+        codec_options: CodecOptions[Any] | None = None,
+        read_preference: ServerMode | None = None,
+        write_concern: WriteConcern | None = None,
+        read_concern: ReadConcern | None = None,
+    ) -> Database[Any]:
+        """A database with options of its own; those that are ``None`` are the client's.
+
+        :param name: its name; the one in the connection string if it is ``None``.
+        :returns: a :class:`~txmongo.database.Database`; nothing is sent.
+        :raises TypeError: an argument is not of its type.
+        :raises InvalidName: the name is not one that a database can have.
+        :raises ConfigurationError: there is no name, not in the connection string either.
+        """
+        if name is None:
+            name = self._settings.database
+            if name is None:
+                raise ConfigurationError("no name was given, and the connection string names no database")
+        return Database(self, name, write_concern, codec_options, read_preference, read_concern)
+
+    def get_default_database(
+        self,
+        default: str | None = None,
+        codec_options: CodecOptions[Any] | None = None,
+        read_preference: ServerMode | None = None,
+        write_concern: WriteConcern | None = None,
+        read_concern: ReadConcern | None = None,
+    ) -> Database[Any] | None:
+        """The database that the connection string names, with options of its own.
+
+        :param default: the name to take if the connection string has none.
+        :param codec_options: and the three that follow: those that are ``None`` are the client's.
+        :returns: a :class:`~txmongo.database.Database`; ``None`` if there is no name, as in TxMongo.
+        """
+        name = self._settings.database or default
+        if name is None:
+            return None
+        return Database(self, name, write_concern, codec_options, read_preference, read_concern)
+
+    def __getattr__(self, name: str) -> Database[DocumentType]:
+        """The database ``name``; a name with an underscore in front needs ``client["_name"]``."""
+        if name.startswith("_"):
+            raise AttributeError(
+                f"ConnectionPool has no attribute {name!r}; to access the {name} database, use client[{name!r}]"
+            )
+        return Database(self, name)
+
+    def __getitem__(self, name: str) -> Database[DocumentType]:
+        """The database ``name``."""
+        return Database(self, name)
+
+    # Items are databases without end, so iteration has to be refused.
+    __iter__ = None
+
+    def list_databases(self, session: Any = None, comment: Any = None, **kwargs: Any) -> CommandCursor[dict[str, Any]]:
+        """What databases there are, and how large.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command: ``filter``, ``nameOnly``, ``authorizedDatabases``.
+        :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``sizeOnDisk`` and ``empty``.
+            The primary is asked.
+        """
+        check_session(session)
+        fields = {name: value for name, value in kwargs.items() if value is not None}
+        if comment is not None:
+            fields["comment"] = comment
+        return CommandCursor(self, ListDatabases(fields, codec_options=self.codec_options, session=session))
+
+    def list_database_names(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[list[str]]:
+        """The names of the databases.
+
+        :param comment: and the other arguments: see :meth:`list_databases`.
+        :returns: a Deferred that fires with a list of str; it fails as every operation (see
+            :class:`~txmongo.collection.Collection`).
+        """
+        databases = self.list_databases(session, comment, **{"nameOnly": True, **kwargs})
+        return databases.addCallback(lambda documents: [document["name"] for document in documents])
+
+    def drop_database(
+        self, name_or_database: str | Database[Any], session: Any = None, comment: Any = None
+    ) -> Deferred[None]:
+        """Remove a database with all its collections.
+
+        :param name_or_database: its name, or a :class:`~txmongo.database.Database`.
+        :param comment: any BSON value, for the server's log and profiler.
+        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.WriteConcernError` if the
+            write concern could not be kept, and as every operation (see :class:`~txmongo.collection.Collection`).
+        :raises TypeError: it is neither.
+        :raises InvalidName: the name is not one that a database can have.
+        """
+        check_session(session)
+        name = name_or_database.name if isinstance(name_or_database, Database) else name_or_database
+        check_database_name(name, "name_or_database")
+        fields = None if comment is None else {"comment": comment}
+        operation = DropDatabase(name, fields, write_concern=self.write_concern, session=session)
+        return self._executor.execute(operation).addCallback(_nothing)
+
+    def server_info(self, session: Any = None) -> Deferred[dict[str, Any]]:
+        """What a server says of itself: version, build, libraries.
+
+        :returns: a Deferred that fires with the reply of ``buildInfo``; it fails as every operation (see
+            :class:`~txmongo.collection.Collection`).
+        """
+        check_session(session)
+        operation = RunCommand("admin", {"buildinfo": 1}, read_preference=ReadPreference.PRIMARY_PREFERRED)
+        return self._executor.execute(operation)
+
+    # --- the deployment ---
+
+    @property
+    def topology_description(self) -> TopologyDescription:
+        """What is known of the deployment at the moment."""
+        return self._topology.description
+
+    @property
+    def nodes(self) -> frozenset[Address]:
+        """The addresses of the servers that are known at the moment."""
+        description = self._topology.description
+        return frozenset(server.address for server in description.known_servers)
+
+    @property
+    def address(self) -> Deferred[Address | None]:
+        """The address of the one server, or of the primary.
+
+        :returns: a Deferred that fires with host and port, as soon as there is a server to write to. It fails with
+            :class:`~txmongo.errors.InvalidOperation` on a cluster with several mongos,
+            :class:`~txmongo.errors.ServerSelectionTimeoutError` if there is none within ``serverSelectionTimeoutMS``.
+        """
+        return self._writable().addCallback(self._only_address)
+
+    def _only_address(self, server: Server) -> Address:
+        description = self._topology.description
+        if description.topology_type == TOPOLOGY_TYPE.Sharded and len(description.server_descriptions()) > 1:
+            raise InvalidOperation("there is no one address: the client uses several mongos")
+        return server.address
+
+    @property
+    def primary(self) -> Deferred[Address | None]:
+        """The address of the primary of a replica set.
+
+        :returns: a Deferred that fires with host and port; with ``None`` if this is no replica set or it has no primary
+            at the moment. It waits for the first answer of a server and fails as :attr:`address`.
+        """
+        members = self._known().addCallback(self._members, writable_server_selector)
+        return members.addCallback(lambda addresses: next(iter(addresses), None))
+
+    @property
+    def secondaries(self) -> Deferred[set[Address]]:
+        """The addresses of the secondaries of a replica set; none if this is no replica set.
+
+        :returns: a Deferred that fires with a set. It waits for the first answer of a server and fails as
+            :attr:`address`.
+        """
+        return self._known().addCallback(self._members, secondary_server_selector)
+
+    @property
+    def arbiters(self) -> Deferred[set[Address]]:
+        """The addresses of the arbiters of a replica set; none if this is no replica set.
+
+        :returns: a Deferred that fires with a set. It waits for the first answer of a server and fails as
+            :attr:`address`.
+        """
+        return self._known().addCallback(self._members, arbiter_server_selector)
+
+    @property
+    def is_primary(self) -> Deferred[bool]:
+        """Whether the server can be written to: a standalone, a primary or a mongos.
+
+        :returns: a Deferred that fires with a bool; it fails as :attr:`address`.
+        """
+        return self._writable().addCallback(lambda server: server.description.is_writable)
+
+    @property
+    def is_mongos(self) -> Deferred[bool]:
+        """Whether this is a sharded cluster.
+
+        :returns: a Deferred that fires with a bool; it fails as :attr:`address`.
+        """
+        return self._writable().addCallback(lambda server: server.description.server_type == SERVER_TYPE.Mongos)
+
+    def _writable(self) -> Deferred[Server]:
+        return self._topology.select_server(writable_server_selector, operation="finding the server to write to")
+
+    def _known(self) -> Deferred[Server]:
+        """Wait until any server has answered."""
+        return self._topology.select_server(any_server_selector, operation="finding the servers")
+
+    def _members(self, _known: Server, selector: Any) -> set[Address]:
+        """The addresses of those members of a replica set that a selector of PyMongo's takes."""
+        description = self._topology.description
+        if description.topology_type not in _REPLICA_SETS:
+            return set()
+        selection = selector(Selection.from_topology_description(description))
+        return {server.address for server in selection.server_descriptions}
+
+    # --- life ---
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """``await client``: fires with the client once a server has answered on a connection of its pool.
+
+        It fails with :class:`~txmongo.errors.ServerSelectionTimeoutError` if none does within
+        ``serverSelectionTimeoutMS``, and with :class:`~txmongo.errors.OperationFailure` (code 18) if the server refuses
+        the user name or the password.
+        """
+        ping = RunCommand("admin", {"ping": 1}, read_preference=ReadPreference.NEAREST)
+        yield from self._executor.execute(ping)
+        return self
+
+    async def __aenter__(self) -> Self:
+        """``async with ConnectionPool() as client``: the client, disconnected at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    def disconnect(self) -> Deferred[None]:
+        """Close everything. What is pending fails, and so does what is asked for later:
+        :class:`~txmongo.errors.AutoReconnect` if it was sent, else :class:`~txmongo.errors.InvalidOperation`.
+
+        :returns: a Deferred that fires with ``None`` when no socket, no delayed call and no pending operation of this
+            client is left. It never fails; it may be asked for more than once.
+        """
+        if not self._closed:
+            self._closed = True
+            self._leftovers.close()
+            self._executor.close()
+        return self._topology.close()
+
+    def close(self) -> Deferred[None]:
+        """Close everything: :meth:`disconnect` under PyMongo's name."""
+        return self.disconnect()
+
+    # --- protocols ---
+
+    def getprotocol(self) -> Deferred[MongoProtocol]:
+        """A connected :class:`~txmongo.protocol.MongoProtocol`, to talk to a server directly.
+
+        It stays in the pool: what is sent on it goes between the operations of others.
+
+        :returns: a Deferred that fires with the protocol, of the primary if there is one. It fails as every operation
+            (see :class:`~txmongo.collection.Collection`).
+        """
+        server = self._topology.select_server(ReadPreference.PRIMARY_PREFERRED, operation="getprotocol")
+        return server.addCallback(self._check_out_protocol)
+
+    def _check_out_protocol(self, server: Server) -> Deferred[MongoProtocol]:
+        request = CheckOut("getprotocol", bounded=True)
+        deadline = Deadline.after(self._reactor, self._settings.wait_queue_timeout)
+
+        def checked_out(connection: Connection) -> MongoProtocol:
+            server.pool.check_in(request)
+            return connection.protocol
+
+        return server.pool.check_out(request, deadline).addCallback(checked_out)
+
+    def getprotocols(self) -> list[MongoProtocol]:
+        """The connected protocols of all pools, those that are in use included."""
+        servers = self._topology.servers.values()
+        return [connection.protocol for server in servers for connection in server.pool._connections]
+
+
+class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):
+    """A client of one server by host and port, with a fixed pool, as in TxMongo.
+
+    With one connection, the default, operations are carried out in the order of the calls.
+
+    :param host: its name or address.
+    :param port: its port.
+    :param pool_size: the number of connections, which are opened at once.
+    :param options: as of :class:`ConnectionPool`, which this is otherwise.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 27017, pool_size: int = 1, **options: Any) -> None:
+        if not isinstance(host, str):
+            raise TypeError(f"host must be a str, not {type(host).__name__}")
+        if not isinstance(port, int):
+            raise TypeError(f"port must be an int, not {type(port).__name__}")
+        name = f"[{host}]" if ":" in host else host
+        super().__init__(f"mongodb://{name}:{port}", int(pool_size), **options)
+
+
+MongoConnectionPool = MongoConnection
+lazyMongoConnection = MongoConnection
+lazyMongoConnectionPool = MongoConnection
+
+
+def _server_api_fields(server_api: ServerApi | None) -> Mapping[str, Any] | None:
+    """What a command says of the declared Stable API."""
+    if server_api is None:
+        return None
+    fields: dict[str, Any] = {"apiVersion": server_api.version}
+    if server_api.strict is not None:
+        fields["apiStrict"] = server_api.strict
+    if server_api.deprecation_errors is not None:
+        fields["apiDeprecationErrors"] = server_api.deprecation_errors
+    return fields
+
+
+def _nothing(_result: object) -> None:
+    return None

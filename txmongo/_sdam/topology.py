@@ -492,11 +492,19 @@ class Topology:
         """
         server = self.servers.get(news.address)
         if server is not None and not is_stale(server.description, news):
-            self._replace(updated_topology_description(self.description, news), also)
+            self._replace(updated_topology_description(self.description, news), news.address, also)
         self._wake()
 
-    def _replace(self, updated: TopologyDescription, also: Callable[[], None] | None = None) -> None:
-        """Go over to another description: the one place where the topology changes."""
+    def _replace(
+        self,
+        updated: TopologyDescription,
+        source: Address | None = None,
+        also: Callable[[], None] | None = None,
+    ) -> None:
+        """Go over to another description: the one place where the topology changes.
+
+        :param source: the server whose news this is.
+        """
         previous, self.description = self.description, updated
         self._remembered.clear()
         before, after = previous.server_descriptions(), updated.server_descriptions()
@@ -514,7 +522,7 @@ class Topology:
         if also is not None:
             also()
         self._start_monitors(added)
-        self._check_former_primaries(before, after)
+        self._check_former_primaries(source, before, after)
 
     def _ready_pool(self, server: Server) -> None:
         """Let connections be made to a server that is known to be of use; before any event can make someone try."""
@@ -525,12 +533,15 @@ class Topology:
             server.pool.ready()
 
     def _check_former_primaries(
-        self, before: dict[Address, ServerDescription], after: dict[Address, ServerDescription]
+        self,
+        source: Address | None,
+        before: dict[Address, ServerDescription],
+        after: dict[Address, ServerDescription],
     ) -> None:
         """A primary that another one's news made Unknown is to be looked at soon: it may be a useful secondary now."""
         for address, description in after.items():
             was_primary = address in before and before[address].server_type == SERVER_TYPE.RSPrimary
-            if was_primary and not description.is_server_type_known:
+            if was_primary and address != source and not description.is_server_type_known:
                 self.request_check(address)
 
     # --- servers come and go ---

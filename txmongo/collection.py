@@ -7,8 +7,8 @@ enumerating indexes specifications.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from txmongo.types import IndexKeys, Pipeline
 
 __all__ = ["Collection"]
+
+CursorT = TypeVar("CursorT")
 
 _NAMESPACE_NOT_FOUND = 26
 
@@ -775,8 +777,14 @@ class Collection(Generic[DocumentType]):
         return self._aggregate(RawBatchCommandCursor, pipeline, session, None, comment, kwargs)
 
     def _aggregate(
-        self, cursor: Any, pipeline: Any, session: Any, let: Any, comment: Any, kwargs: dict[str, Any]
-    ) -> Any:
+        self,
+        cursor: Callable[..., CursorT],
+        pipeline: Any,
+        session: Any,
+        let: Any,
+        comment: Any,
+        kwargs: dict[str, Any],
+    ) -> CursorT:
         check_session(session)
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
@@ -786,7 +794,7 @@ class Collection(Generic[DocumentType]):
             check_count("batchSize", batch_size)
         max_await_time_ms = kwargs.pop("maxAwaitTimeMS", None)
         reply_codec_options = self._codec_options
-        if cursor is RawBatchCommandCursor:
+        if cursor == RawBatchCommandCursor:
             reply_codec_options = reply_codec_options.with_options(document_class=RawBSONDocument, type_registry=None)
         operation = Aggregate(
             self._database_name,
@@ -979,7 +987,7 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred that fires with a dict such as ``{"_id_": {"v": 2, "key": [("_id", 1)]}}``. It fails as
             every operation (see the class).
         """
-        return Deferred.fromCoroutine(_information(self.list_indexes(session, comment)))
+        return self.list_indexes(session, comment).addCallback(_information)
 
     # --- the collection as a whole ---
 
@@ -1041,9 +1049,9 @@ class Collection(Generic[DocumentType]):
         return self._execute(operation).addErrback(_ignore_missing)
 
 
-async def _information(indexes: CommandCursor[Any]) -> dict[str, Any]:
+def _information(indexes: list[MutableMapping[str, Any]]) -> dict[str, Any]:
     information = {}
-    for index in await indexes:
+    for index in indexes:
         description = dict(index)
         description["key"] = list(description["key"].items())
         information[description.pop("name")] = description

@@ -26,6 +26,7 @@ from zope.interface import implementer
 from txmongo._cmap import auth, handshake
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.endpoints import address_text
+from txmongo._deferreds import Broadcast
 from txmongo._settings import ClientSettings
 from txmongo._wire.op_compressed import compressor_named
 from txmongo._wire.op_legacy import Query, Reply
@@ -62,6 +63,8 @@ class Connector:
         self._clock = clock
         self._wrappers: list[DriverInfo] = [settings.driver] if settings.driver is not None else []
         self._metadata = handshake.client_metadata(settings.app_name, self._wrappers)
+        self._discarded = 0
+        self._all_gone = Broadcast()
 
     def append_metadata(self, wrapper: DriverInfo) -> None:
         """Name a library around the driver in the metadata of connections made from now on.
@@ -82,7 +85,7 @@ class Connector:
             :class:`~txmongo.errors.ConfigurationError` (a server that the driver cannot work with). Cancelling it
             aborts the connection.
         """
-        attempt = _Attempt(self._settings, self._clock, address)
+        attempt = _Attempt(self._settings, self._clock, address, self._discard)
         return attempt.within_time(self._connect(attempt))
 
     def connect_monitor(self, address: Address) -> Deferred[tuple[MongoProtocol, dict[str, Any], float]]:
@@ -91,8 +94,27 @@ class Connector:
         :returns: a Deferred that fires with the connection, the reply to the greeting and the seconds that it took. The
             server's versions are for the topology to judge. It fails as that of :meth:`connect`.
         """
-        attempt = _Attempt(self._settings, self._clock, address)
+        attempt = _Attempt(self._settings, self._clock, address, self._discard)
         return attempt.within_time(self._connect_monitor(attempt))
+
+    def drained(self) -> Deferred[None]:
+        """Wait until nothing is left in the reactor of attempts that failed or were cancelled.
+
+        :returns: a Deferred that fires with ``None``; it fails only with ``CancelledError``, by its own ``cancel()``.
+        """
+        return self._all_gone.wait() if self._discarded else succeed(None)
+
+    def _discard(self, protocol: MongoProtocol, reason: Exception) -> None:
+        """Abort a connection that is not handed over, and remember it until its socket is closed."""
+        if protocol.connected:
+            self._discarded += 1
+            protocol.lost_hook = self._gone
+            protocol.abort(reason)
+
+    def _gone(self, _: Failure) -> None:
+        self._discarded -= 1
+        if not self._discarded:
+            self._all_gone.fire()
 
     async def _connect(self, attempt: _Attempt) -> tuple[MongoProtocol, StreamDescription]:
         settings = self._settings
@@ -123,12 +145,19 @@ class Connector:
 class _Attempt:
     """One connection in the making: how far it got, and what is to be undone."""
 
-    def __init__(self, settings: ClientSettings, clock: IReactorTime, address: Address) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        clock: IReactorTime,
+        address: Address,
+        discard: Callable[[MongoProtocol, Exception], None],
+    ) -> None:
         self.address = address
         self.server = address_text(address)
         self.stage = "connect"
         self._settings = settings
         self._clock = clock
+        self._discard = discard
         self._protocol: _Establishing | None = None
         self._service_id: Any = None
         self._timed_out = False
@@ -168,7 +197,7 @@ class _Attempt:
         except Exception as error:
             reason = self._explained(error)
             if self._protocol is not None:
-                self._protocol.abort(reason)
+                self._discard(self._protocol, reason)
             if reason is error:
                 raise
             raise reason from error

@@ -285,6 +285,22 @@ class FailureTests(ConnectorTestCase):
             self.assertEqual(server.connections, 0)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_drained(self) -> None:
+        """One can wait until the sockets of given up attempts are closed; otherwise that is so at once."""
+        server = FakeServer({"isMaster": Behaviour.FALL_SILENT})
+        connector = self.connector(server)
+        self.successResultOf(connector.drained())
+        attempts = [connector.connect(ADDRESS) for _ in range(2)]
+        self.turn()
+        for attempt in attempts:
+            attempt.cancel()
+            self.failureResultOf(attempt, defer.CancelledError)
+        drained = connector.drained()
+        self.assertNoResult(drained)
+        self.turn()
+        self.successResultOf(drained)
+        self.assertEqual(server.connections, 0)
+
     def test_cancelled_while_resolving(self) -> None:
         """A cancel is a CancelledError even if the endpoint makes another error of it."""
         resolving: defer.Deferred[Any] = defer.Deferred()
@@ -302,9 +318,15 @@ class FailureTests(ConnectorTestCase):
         late: list[Any] = []
 
         class Stubborn(GivenEndpoint):
+            """Connects, whatever the cancel."""
+
+            def keep(self, protocol: Any) -> Any:
+                late.append(protocol)
+                return protocol
+
             def connect(self, protocolFactory: Any) -> defer.Deferred[Any]:
                 d: defer.Deferred[Any] = server.endpoint(clock).connect(protocolFactory)
-                d.addCallback(lambda protocol: (late.append(protocol), protocol)[1])
+                d.addCallback(self.keep)
                 kept: defer.Deferred[Any] = defer.Deferred(lambda k: k.errback(error.ConnectionDone()))
                 kept.addErrback(lambda _: d)
                 return kept

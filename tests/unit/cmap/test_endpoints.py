@@ -33,7 +33,7 @@ class ResolvingReactor(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
-        self.nameResolver = self
+        self.nameResolver: Any = self
 
     def resolveHostName(self, receiver: Any, hostName: str, portNumber: int = 0, *_: Any) -> Any:
         """Resolve at once."""

@@ -106,7 +106,8 @@ class AgreementTests(SynchronousTestCase):
         """The first of the client's compressors that the server has is taken; without one messages are plain."""
         settings = parse_settings("mongodb://h/?compressors=zlib")
         self.assertEqual(agreed_compressor(settings, {"compression": ["snappy", "zlib"]}), "zlib")
-        for reply in ({"compression": ["snappy"]}, {"compression": []}, {}):
+        replies: tuple[dict[str, Any], ...] = ({"compression": ["snappy"]}, {"compression": []}, {})
+        for reply in replies:
             self.assertIsNone(agreed_compressor(settings, reply))
         self.assertIsNone(agreed_compressor(parse_settings("mongodb://h"), {"compression": ["zlib"]}))
 

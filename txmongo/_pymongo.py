@@ -7,9 +7,7 @@ in the oldest and in the newest PyMongo that are allowed: ``tests/unit/test_pymo
 
 from __future__ import annotations
 
-from bson import _bson_to_dict as bson_to_dict
 from bson import _decode_all_selective as decode_all_selective
-from bson import _dict_to_bson as dict_to_bson
 from bson.codec_options import _parse_codec_options as parse_codec_options
 from pymongo.asynchronous.auth import _authenticate_plain as authenticate_plain
 from pymongo.asynchronous.auth import _authenticate_scram as authenticate_scram
@@ -20,12 +18,8 @@ from pymongo.asynchronous.auth import _ScramContext as ScramContext  # type: ign
 from pymongo.asynchronous.auth import _X509Context as X509Context  # type: ignore[attr-defined]
 from pymongo.auth_shared import MongoCredential
 from pymongo.auth_shared import _build_credentials_tuple as build_credentials
-from pymongo.common import _CaseInsensitiveDictionary as CaseInsensitiveDictionary
-from pymongo.compression_support import CompressionSettings, SnappyContext, ZlibContext, ZstdContext
+from pymongo.compression_support import ZlibContext
 from pymongo.message import _do_batched_op_msg as do_batched_op_msg
-from pymongo.message import _op_msg as op_msg
-from pymongo.message import _OpMsg as OpMsg
-from pymongo.monitoring import _EventListener as EventListener
 from pymongo.pool_options import _METADATA as CLIENT_METADATA
 from pymongo.pool_options import _metadata_env as metadata_env
 from pymongo.read_preferences import _ServerMode as ServerMode
@@ -35,35 +29,24 @@ from pymongo.topology_description import (
     _updated_topology_description_srv_polling as updated_topology_description_srv_polling,
 )
 from pymongo.topology_description import updated_topology_description
-from pymongo.uri_parser_shared import _validate_uri as validate_uri
 
 __all__ = [
     "CLIENT_METADATA",
     "SERVER_TYPE",
-    "CaseInsensitiveDictionary",
-    "CompressionSettings",
-    "EventListener",
     "MongoCredential",
-    "OpMsg",
     "ScramContext",
     "ServerMode",
-    "SnappyContext",
     "X509Context",
     "ZlibContext",
-    "ZstdContext",
     "authenticate_plain",
     "authenticate_scram",
     "authenticate_x509",
-    "bson_to_dict",
     "build_credentials",
     "decode_all_selective",
-    "dict_to_bson",
     "do_batched_op_msg",
     "metadata_env",
-    "op_msg",
     "parse_codec_options",
     "saslprep",
     "updated_topology_description",
     "updated_topology_description_srv_polling",
-    "validate_uri",
 ]

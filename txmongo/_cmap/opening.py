@@ -77,8 +77,8 @@ class BackOff:
 class Openings:
     """The connections that are being opened.
 
-    Each ends in ``opened``, called with the connection, or in ``failed``, called with the Failure and its generation
-    unless it was given up, and then ``ended``. ``ConnectionClosedEvent`` was published before these two.
+    Each ends in ``opened``, called with the connection, or in ``failed``, called with the Failure and its generation;
+    given up, in neither. ``ConnectionClosedEvent`` is published first.
     """
 
     def __init__(
@@ -90,7 +90,6 @@ class Openings:
         *,
         opened: Callable[[Connection], None],
         failed: Callable[[Failure, int], None],
-        ended: Callable[[], None],
     ) -> None:
         self._address = address
         self._seconds = clock.seconds
@@ -98,7 +97,6 @@ class Openings:
         self._events = events
         self._opened = opened
         self._failed = failed
-        self._ended = ended
         self._next_id = 1
         self._attempts: dict[int, _Opening] = {}
 
@@ -156,5 +154,4 @@ class Openings:
             self._events.connection_closed(attempt.id, attempt.given_up or ConnectionClosedReason.ERROR)
         if attempt.given_up is None:
             self._failed(failure, attempt.generation)
-        self._ended()
         return None

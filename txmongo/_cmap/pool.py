@@ -26,6 +26,7 @@ from bson.objectid import ObjectId
 from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -39,7 +40,9 @@ from txmongo._cmap.errors import (
     WaitQueueFullError,
 )
 from txmongo._cmap.events import publisher_for
+from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
+from txmongo._cmap.sockets import Sockets
 from txmongo._cmap.wait_queue import Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
@@ -53,9 +56,6 @@ _log = Logger(namespace="txmongo.pool")
 
 #: Seconds between attempts to fill up to minPoolSize while they fail.
 _POPULATION_RETRY = 1.0
-
-#: Seconds that a connection gets to send what was written and close in an orderly manner.
-_CLOSE_GRACE = 2.0
 
 #: Seconds between two runs of the background, at the least.
 _LEAST_MAINTENANCE_INTERVAL = 0.001
@@ -74,7 +74,6 @@ class Pool:
 
     :ivar address: the server's.
     :ivar state: whether connections may be checked out.
-    :ivar generation: counts the times it was cleared; a connection of another generation is stale.
     :ivar operation_count: requests that have a connection or wait for one, for load-based server selection.
     :ivar last_unacknowledged: the connection of the last unacknowledged write, while the server may not have read it.
     """
@@ -97,7 +96,6 @@ class Pool:
         """
         self.address = address
         self.state = PoolState.PAUSED
-        self.generation = 0
         self.operation_count = 0
         self.last_unacknowledged: Connection | None = None
         self._settings = settings
@@ -111,8 +109,8 @@ class Pool:
         self._idle: list[Connection] = []
         #: Those that may not be given out any more but are still in use: they count until they come back.
         self._draining: set[Connection] = set()
-        #: Those whose sockets are not known to be closed.
-        self._sockets: set[Connection] = set()
+        self._sockets = Sockets(clock)
+        self._generations = Generations()
         self._queue = WaitQueue()
         self._openings = Openings(
             address,
@@ -121,7 +119,6 @@ class Pool:
             self._events,
             opened=self._opened,
             failed=self._open_failed,
-            ended=self._tell_closed,
         )
         self._watch = Watch(
             clock,
@@ -137,11 +134,8 @@ class Pool:
         self._serving = False
         self._growing = False
         self._unread_ahead = 0
-        self._service_generations: dict[ObjectId, int] = {}
         self._cleared_by: BaseException | None = None
         self._maintenance_call: IDelayedCall | None = None
-        self._closing_call: IDelayedCall | None = None
-        self._close_waiters: list[Deferred[None]] = []
         #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
         #: ready, growing, nobody waits, no listener, no unread write.
         self._calm = False
@@ -193,9 +187,14 @@ class Pool:
         """Requests in the wait queue."""
         return len(self._queue)
 
+    @property
+    def generation(self) -> int:
+        """How often the pool was cleared; a connection of another generation is stale."""
+        return self._generations.pool
+
     def generation_for(self, service_id: ObjectId | None) -> int:
         """The current generation of a service behind a load balancer; without one, the pool's."""
-        return self.generation if service_id is None else self._service_generations.get(service_id, 0)
+        return self._generations.current(service_id)
 
     def expected_service_time(self, service_class: str) -> float:
         """How many seconds the server is expected to need for a kind of request."""
@@ -599,7 +598,7 @@ class Pool:
         connection.protocol.lost_hook = partial(self._lost, connection)
         connection.protocol.late_reply_hook = partial(self._late_reply, connection)
         if connection.service_id is not None:
-            connection.generation = self._service_generations.setdefault(connection.service_id, 0)
+            connection.generation = self._generations.opened(connection.service_id)
         self._connections.append(connection)
         self._sockets.add(connection)
         self._make_available(connection, self._seconds())
@@ -624,14 +623,13 @@ class Pool:
 
     def _lost(self, connection: Connection, _reason: Failure) -> None:
         """A connection's socket is closed, whoever wanted it; its requests were told."""
-        self._sockets.discard(connection)
         for request in connection.late:
             del connection.in_flight[request]
         connection.late.clear()
         if connection.open:
             self._retire(connection, ConnectionClosedReason.ERROR)
             self._serve()
-        self._tell_closed()
+        self._sockets.gone(connection)
 
     def _retire(self, connection: Connection, reason: str) -> None:
         """Give a connection out no more; close it once it is not in use."""
@@ -661,23 +659,9 @@ class Pool:
         assert connection.close_reason is not None
         if self._events is not None:
             self._events.connection_closed(connection.id, connection.close_reason)
-        if connection in self._sockets:
-            connection.protocol.close()
-            if connection in self._sockets and self._closing_call is None:
-                self._closing_call = self._clock.callLater(_CLOSE_GRACE, self._abort_closing)
-        service_id = connection.service_id
-        if service_id is not None and not self._has_service(service_id):
-            self._service_generations.pop(service_id, None)
-
-    def _has_service(self, service_id: ObjectId) -> bool:
-        return any(connection.service_id == service_id for connection in (*self._connections, *self._draining))
-
-    def _abort_closing(self) -> None:
-        """Cut connections that did not close in an orderly manner: the other end may be frozen."""
-        self._closing_call = None
-        for connection in list(self._sockets):
-            if connection.state is ConnectionState.CLOSED:
-                connection.protocol.abort(AutoReconnect("closing the connection took too long"))
+        if connection.service_id is not None:
+            self._generations.closed(connection.service_id)
+        self._sockets.close(connection)
 
     def _cut(self, connection: Connection, error: Exception) -> None:
         """Close a connection at once, whatever waits on it; that also ends what the server does for it."""
@@ -793,13 +777,11 @@ class Pool:
         if self.state is PoolState.CLOSED:
             return
         was_ready = self.state is PoolState.READY
+        self._generations.end(service_id)
         if service_id is None:
-            self.generation += 1
             self.state = PoolState.PAUSED
             self._cleared_by = cause
             self._set_calm()
-        elif service_id in self._service_generations:
-            self._service_generations[service_id] += 1
         if self._events is not None and was_ready:
             self._events.pool_cleared(service_id, interrupt_in_use)
         self._retire_all(ConnectionClosedReason.STALE, service_id)
@@ -837,22 +819,9 @@ class Pool:
             self._cut_draining(PoolClosedError(self.address))
             self._plan_maintenance()
             self._fail_waiters(self._queue.all())
-        closed: Deferred[None] = Deferred(self._close_waiters.remove)
-        self._close_waiters.append(closed)
-        self._tell_closed()
-        return closed
-
-    def _tell_closed(self) -> None:
-        """Fire what :meth:`close` returned if nothing is left."""
-        if self._sockets or self._openings or self.state is not PoolState.CLOSED:
-            return
-        self._watch.stop()
-        if self._closing_call is not None:
-            self._closing_call.cancel()
-            self._closing_call = None
-        waiters, self._close_waiters = self._close_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+            self._watch.stop()
+        # A connection that could not be opened, or was given up, takes a turn of the reactor to be gone.
+        return deferLater(self._clock, 0).addCallback(lambda _: self._sockets.wait())
 
 
 def _options(settings: ClientSettings) -> dict[str, Any]:

@@ -48,9 +48,7 @@ class Leftovers:
         """
         database, _, collection = namespace.partition(".")
         killing: Deferred[Any] = self._execute(KillCursors(database, collection, cursor_ids, address, session=session))
-        if not killing.called:
-            killing.addTimeout(_PATIENCE, self._clock)
-        return killing.addBoth(_ignore)
+        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_ignore)
 
     def drop(self, namespace: str, cursor_id: int, address: Address) -> None:
         """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread."""
@@ -67,7 +65,7 @@ class Leftovers:
 
     def abandon(self, operation: Deferred[Any]) -> None:
         """Let an operation whose callbacks kill what it makes go on for a moment, then cancel it."""
-        if self._closed or operation.called:
+        if self._closed:
             operation.cancel()
             return
         self._abandoned[operation] = self._clock.callLater(_GRACE, operation.cancel)

@@ -1,0 +1,120 @@
+"""What the tests of cursors, databases and reading operations share: an executor that waits for the test to answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from txmongo._cmap.description import StreamDescription
+from txmongo._ops.base import Operation
+from txmongo._ops.leftovers import Leftovers
+from txmongo.database import Database
+
+SERVER = StreamDescription(max_wire_version=17)
+ADDRESS = ("db.example", 27017)
+
+
+class Context:
+    """Where a reply comes from."""
+
+    address = ADDRESS
+    description = SERVER
+
+
+CONTEXT = Context()
+
+
+def sent(operation: Operation[Any], server: StreamDescription = SERVER) -> dict[str, Any]:
+    """The command as the server reads it, without ``$db``."""
+    document: dict[str, Any] = operation.encode(operation.build(server), server).to_dict()
+    return document
+
+
+class Held:
+    """An operation that was executed and not answered yet."""
+
+    def __init__(self, operation: Operation[Any], command: dict[str, Any]) -> None:
+        self.operation = operation
+        self.command = command
+        self.cancelled = False
+        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+
+    def _cancelled(self, _deferred: Deferred[Any]) -> None:
+        self.cancelled = True
+
+
+class HeldExecutor:
+    """Builds and encodes what is executed, and answers when the test says so.
+
+    :ivar sends: whether commands are sent at once; else they wait for a connection.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Held] = []
+        self.commands: list[dict[str, Any]] = []
+        self.operations: list[Operation[Any]] = []
+        self.sends = True
+
+    def execute(self, operation: Operation[Any]) -> Deferred[Any]:
+        """As the executor does it, but for the I/O."""
+        command = operation.build(SERVER)
+        if self.sends:
+            operation.encode(command, SERVER)
+        held = Held(operation, command)
+        self.held.append(held)
+        self.commands.append(command)
+        self.operations.append(operation)
+        return held.deferred
+
+    def names(self) -> list[str]:
+        """The names of all commands so far."""
+        return [next(iter(command)) for command in self.commands]
+
+    def answer(self, reply: dict[str, Any] | None = None) -> None:
+        """The server's reply to the oldest command."""
+        held = self.held.pop(0)
+        try:
+            result = held.operation.parse({"ok": 1, **(reply or {})}, CONTEXT)
+        except Exception as error:
+            held.deferred.errback(error)
+        else:
+            held.deferred.callback(result)
+
+    def fail(self, error: Exception) -> None:
+        """The oldest command fails."""
+        self.held.pop(0).deferred.errback(error)
+
+    def first_batch(self, *documents: Any, cursor_id: int = 0, namespace: str = "test.things") -> None:
+        """The oldest command is answered with a cursor."""
+        self.answer({"cursor": {"firstBatch": list(documents), "id": cursor_id, "ns": namespace}})
+
+    def next_batch(self, *documents: Any, cursor_id: int = 0, namespace: str = "test.things") -> None:
+        """The oldest command, a getMore, is answered."""
+        self.answer({"cursor": {"nextBatch": list(documents), "id": cursor_id, "ns": namespace}})
+
+
+class HeldClient:
+    """What databases, collections and cursors need of a client."""
+
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+    read_preference = ReadPreference.PRIMARY
+    write_concern = WriteConcern()
+    read_concern = ReadConcern()
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self._executor = self.executor = HeldExecutor()
+        self._leftovers = self.leftovers = Leftovers(self.executor.execute, self.clock)
+
+
+def held_database(name: str = "test") -> tuple[Database[dict[str, Any]], HeldClient]:
+    """A database over an executor that waits for the test to answer."""
+    client = HeldClient()
+    database: Any = Database(client, name)  # type: ignore[arg-type]  # the part of a client that is used
+    return database, client

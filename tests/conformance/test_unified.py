@@ -43,8 +43,9 @@ async def find_deployment(case: Case) -> Deployment:
 
 
 def open_selectables() -> set[Any]:
-    """What the reactor reads from or writes to."""
-    return {*reactor.getReaders(), *reactor.getWriters()}  # type: ignore[attr-defined]
+    """What the reactor reads from or writes to, but for what it uses itself."""
+    found: set[Any] = {*reactor.getReaders(), *reactor.getWriters()}  # type: ignore[attr-defined]
+    return found - reactor._internalReaders  # type: ignore[attr-defined]
 
 
 class UnifiedTestCase(TestCase):

@@ -24,6 +24,7 @@ from tests.conformance.unified.failures import FormatError
 
 __all__ = [
     "convert",
+    "convert_for_update",
     "hex_bytes",
     "read_concern",
     "read_preference",
@@ -69,9 +70,9 @@ def convert(name: str, value: Any) -> Any:
             return write_concern(value)
         case "readPreference":
             return read_preference(value)
-        case "sort" | "keys":
+        case "keys":
             return list(value.items())
-        case "hint" | "min" | "max" if isinstance(value, Mapping):
+        case "sort" | "hint" | "min" | "max" if isinstance(value, Mapping):
             return list(value.items())
         case "returnDocument":
             return return_document(value)
@@ -83,6 +84,11 @@ def convert(name: str, value: Any) -> Any:
             return write_models(value, with_namespace=True)
         case _:
             return value
+
+
+def convert_for_update(name: str, value: Any) -> Any:
+    """The same for updates and replacements, whose sort is a document."""
+    return value if name == "sort" else convert(name, value)
 
 
 def read_concern(value: Mapping[str, Any]) -> ReadConcern:
@@ -154,5 +160,5 @@ def write_models(models: list[Mapping[str, Any]], *, with_namespace: bool = Fals
         ((name, arguments),) = model.items()
         made, required, optional = MODELS[name]
         arguments = take(arguments, required + (" namespace" if with_namespace else ""), optional)
-        found.append(made(**{snake_case(key): convert(key, value) for key, value in arguments.items()}))
+        found.append(made(**{snake_case(key): convert_for_update(key, value) for key, value in arguments.items()}))
     return found

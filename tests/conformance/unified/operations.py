@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import attrs
 from pymongo.driver_info import DriverInfo
 
-from tests.conformance.unified.arguments import convert, hex_bytes, snake_case, take
+from tests.conformance.unified.arguments import convert, convert_for_update, hex_bytes, snake_case, take
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
 from tests.conformance.unified.entities import ClientEntity, EntityMap, SessionEntity
 from tests.conformance.unified.failures import FormatError
@@ -45,6 +45,7 @@ class Method:
     :ivar optional: those that may be.
     :ivar as_is: those that keep their name: they are options of the server's command.
     :ivar renamed: the driver's names where they are not the format's in snake_case.
+    :ivar convert: turns values into the driver's.
     :ivar roots: the result is an array of root-level documents.
     :ivar function: called instead of the method.
     """
@@ -54,6 +55,7 @@ class Method:
     optional: str = ""
     as_is: str = ""
     renamed: Mapping[str, str] = attrs.field(factory=dict)
+    convert: Callable[[str, Any], Any] = convert
     roots: bool = False
     function: Callable[[OperationContext, Any, dict[str, Any]], Awaitable[Any]] | None = None
 
@@ -63,7 +65,7 @@ class Method:
         keywords = {}
         for name, value in found.items():
             keyword = name if name in self.as_is.split() else self.renamed.get(name, snake_case(name))
-            keywords[keyword] = entities.session(value).driver if name == "session" else convert(name, value)
+            keywords[keyword] = entities.session(value).driver if name == "session" else self.convert(name, value)
         return keywords
 
 
@@ -271,7 +273,10 @@ COLLECTION: dict[str, Method] = {
     "mapReduce": Method("map_reduce", "map reduce out", "session", roots=True),
     "rename": Method("rename", "to", "session comment", "dropTarget", {"to": "new_name"}),
     "replaceOne": Method(
-        "replace_one", "filter replacement", "upsert bypassDocumentValidation collation comment hint let sort session"
+        "replace_one",
+        "filter replacement",
+        "upsert bypassDocumentValidation collation comment hint let sort session",
+        convert=convert_for_update,
     ),
     "updateMany": Method(
         "update_many",
@@ -282,6 +287,7 @@ COLLECTION: dict[str, Method] = {
         "update_one",
         "filter update",
         "upsert bypassDocumentValidation arrayFilters collation comment hint let sort session",
+        convert=convert_for_update,
     ),
 }
 

@@ -17,7 +17,7 @@ async def settle(value: Any) -> Any:
     """The result of what the driver returned: awaited if it can be, a cursor read to its end."""
     if isinstance(value, defer.Deferred) or inspect.isawaitable(value):
         value = await value
-    if hasattr(value, "to_list"):
+    if hasattr(type(value), "to_list"):  # of the type: a collection has any attribute
         value = await value.to_list()
     return value
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from twisted.internet import reactor
 
 from tests.integration.links import LinkTestCase
+from txmongo.connection import ConnectionPool
 from txmongo.errors import ConfigurationError, OperationFailure
 from txmongo.testing import Mongod
 
@@ -88,6 +89,33 @@ class AuthenticationTests(LinkTestCase):
         """A mechanism that this server does not have is the server's error."""
         failed = await self.failure(OperationFailure, self.uri("both"), authMechanism="PLAIN")
         self.assertNotIn("pencil", repr(failed))
+
+
+class ClientTests(LinkTestCase):
+    """Authentication as applications meet it."""
+
+    async def setUp(self) -> None:
+        """Start a server with a root user."""
+        self.mongod = await Mongod(reactor, auth=True).start()
+        self.addCleanup(self.mongod.stop)
+
+    async def test_right_password(self) -> None:
+        """The user of a URI without a database is one of admin, and may do what that user may."""
+        client = ConnectionPool(self.mongod.uri)
+        self.addCleanup(client.disconnect)
+        await client.test.things.insert_one({"_id": 1})
+        self.assertEqual(await client.test.things.find_one(), {"_id": 1})
+
+    async def test_wrong_password(self) -> None:
+        """A wrong password reaches whoever operates or awaits the client, at once, as code 18."""
+        host, port = self.mongod.address
+        client = ConnectionPool(f"mongodb://root:wrongPassword@{host}:{port}")
+        self.addCleanup(client.disconnect)
+        things = client.test.things
+        for operation in (things.find_one, lambda: things.insert_one({}), lambda: client.admin.command("ping")):
+            failed = await self.assertFailure(operation(), OperationFailure)
+            self.assertEqual(failed.code, 18)
+            self.assertNotIn("wrongPassword", repr(failed))
 
 
 class SocketTests(LinkTestCase):

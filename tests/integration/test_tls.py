@@ -10,7 +10,8 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
 from tests.integration.links import LinkTestCase
-from txmongo.errors import AutoReconnect, OperationFailure
+from txmongo.connection import ConnectionPool
+from txmongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 from txmongo.testing import CertificateAuthority, FakeServer, Mongod, TLSFiles
 
 
@@ -119,6 +120,29 @@ class ClientCertificateTests(TLSTestCase):
         mongod = await self.mongod(auth=True)
         assert mongod.credentials is not None
         self.assertEqual(await self.who_am_i(mongod.uri), [f"{mongod.credentials[0]}@admin"])
+
+
+class ClientTests(TLSTestCase):
+    """TLS as applications meet it."""
+
+    async def test_much_at_once(self) -> None:
+        """Messages of every size, and many at once, arrive whole."""
+        mongod = await self.mongod(auth=True)
+        client = ConnectionPool(mongod.uri)
+        self.addCleanup(client.disconnect)
+        texts = ["x" * size for size in (1, 1_000, 100_000, 10_000_000)]
+        await client.test.things.insert_many([{"_id": number, "text": text} for number, text in enumerate(texts)])
+        wanted = [number % 3 for number in range(200)] + [3]
+        found = await defer.gatherResults([client.test.things.find_one({"_id": number}) for number in wanted])
+        self.assertEqual([document["text"] for document in found], [texts[number] for number in wanted])
+
+    async def test_refused(self) -> None:
+        """An operation on a server whose certificate is refused fails in time, and its error says why."""
+        mongod = await self.mongod()
+        client = ConnectionPool(f"mongodb://localhost:{mongod.port}/?tls=true&serverSelectionTimeoutMS=1500")
+        self.addCleanup(client.disconnect)
+        failed = await self.assertFailure(client.test.things.find_one(), ServerSelectionTimeoutError)
+        self.assertIn("certificate verify failed", str(failed))
 
 
 class NeverPlainTests(TLSTestCase):

@@ -147,8 +147,12 @@ def _updated(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
         array_filters = model._array_filters
         check_array_filters(array_filters)
         check_acknowledged_option("arrayFilters", array_filters, acknowledged)
-    if model._upsert is not None:
-        check_boolean("upsert", model._upsert)
+    upsert = model._upsert
+    if upsert is not None:
+        check_boolean("upsert", upsert)
+    elif isinstance(model, UpdateOne):
+        # The server's default all the same; but the statement is seen in errors, and there it is as PyMongo's.
+        upsert = False
     sort = None if multi else model._sort
     check_optional_mapping("sort", sort)
     check_acknowledged_option("collation", model._collation, acknowledged)
@@ -156,7 +160,7 @@ def _updated(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
         model._filter,
         model._doc,
         multi=multi,
-        upsert=model._upsert,
+        upsert=upsert,
         collation=collation_document(model._collation),
         array_filters=array_filters,
         hint=hint_value(model._hint),

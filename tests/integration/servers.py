@@ -1,0 +1,96 @@
+"""Servers that many cases share: each is started when a case first needs it, and ends with the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+)
+from twisted.internet import defer, reactor
+from twisted.trial.unittest import TestCase
+
+from txmongo.collection import Collection
+from txmongo.connection import ConnectionPool
+from txmongo.testing import Mongod, ReplicaSet
+
+__all__ = ["CollectionTestCase", "Commands", "replica_set", "standalone"]
+
+_PARAMETERS = {"enableTestCommands": 1}
+_running: dict[str, Any] = {}
+
+
+async def standalone() -> Mongod:
+    """A server on its own, with fail points."""
+    if "standalone" not in _running:
+        _running["standalone"] = await Mongod(reactor, parameters=_PARAMETERS).start()
+    mongod: Mongod = _running["standalone"]
+    return mongod
+
+
+async def replica_set() -> ReplicaSet:
+    """A replica set of one member, with fail points."""
+    if "replica_set" not in _running:
+        _running["replica_set"] = await ReplicaSet(reactor, 1, parameters=_PARAMETERS).start()
+    members: ReplicaSet = _running["replica_set"]
+    return members
+
+
+class Commands(CommandListener):
+    """Keeps the commands that were sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """A command is sent."""
+        self.sent.append(event.command)
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """Not of interest."""
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        """Not of interest."""
+
+    def names(self) -> list[str]:
+        """The names of the commands."""
+        return [next(iter(command)) for command in self.sent]
+
+
+class CollectionTestCase(TestCase):
+    """A client of a shared server, and a collection that does not exist at first.
+
+    :cvar on_replica_set: whether the server is the replica set's.
+    """
+
+    timeout = 120
+    on_replica_set = False
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        """Connect, and drop what an earlier case left."""
+        server: Any = await (replica_set() if self.on_replica_set else standalone())
+        self.uri: str = server.uri
+        self.commands = Commands()
+        self.client: ConnectionPool[dict[str, Any]] = ConnectionPool(self.uri, event_listeners=[self.commands])
+        self.addCleanup(self.client.disconnect)
+        self.things: Collection[dict[str, Any]] = self.client.txmongo_tests.things
+        await self.things.drop()
+        self.commands.sent.clear()
+
+    async def fail_command(self, name: str, **data: Any) -> None:
+        """Have the server fail the next command of that name."""
+        await self.client.admin.command(
+            {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": {"failCommands": [name], **data}}
+        )
+        self.commands.sent.clear()
+
+    async def failure(self, deferred: defer.Deferred[Any], *kinds: type[Exception]) -> Any:
+        """The exception of one of these classes with which ``deferred`` fails."""
+        return await self.assertFailure(deferred, *kinds)
+
+    async def contents(self) -> list[Any]:
+        """All documents, by ``_id``."""
+        return list(await self.things.find(sort=[("_id", 1)]))

@@ -138,16 +138,17 @@ class SystemResolver:
         return answered.addBoth(reactor.finish)
 
     def _resolver(self, reactor: _LookUpReactor) -> Resolver:
-        return Resolver(servers=[(server, dns.PORT) for server in self.name_servers()], reactor=reactor)
+        return Resolver(servers=self.name_servers(), reactor=reactor)
 
-    def name_servers(self) -> list[str]:
-        """The addresses of the name servers that are asked."""
+    def name_servers(self) -> list[tuple[str, int]]:
+        """Address and port of the name servers that are asked."""
         try:
             lines = self._configuration.read_text("ascii", "replace").splitlines()
         except OSError:
             lines = []
         words = [line.split() for line in lines]
-        return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"] or ["127.0.0.1"]
+        servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+        return [(server, dns.PORT) for server in servers or ["127.0.0.1"]]
 
 
 def allowed_domain(fqdn: str, suffix: str | None = None) -> str:

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
 import txmongo._version
 
 project = "txmongo"
@@ -31,3 +41,33 @@ nitpick_ignore_regex = [
     (r"py:class", r"\w+|<InterfaceClass .*|enum\..*"),  # in signatures, as they are spelled in the source
     (r"py:data", r"[A-Z_]+"),  # constants of the private modules
 ]
+
+# tests/unit/test_exports.py pins what is public; here every bit of it has to be documented.
+
+
+def public_names(module: ModuleType) -> Iterator[str]:
+    """What a module offers: its names, and the methods and properties of those of its classes that are our own."""
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, ModuleType):
+            continue
+        yield f"{module.__name__}.{name}"
+        if inspect.isclass(value) and value.__module__.startswith("txmongo"):
+            for member, content in vars(value).items():
+                if not member.startswith("_") and (inspect.isroutine(content) or isinstance(content, property)):
+                    yield f"{module.__name__}.{name}.{member}"
+
+
+def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that the reference leaves out."""
+    documented = {name for name, *_ in env.get_domain("py").get_objects()}
+    for page in sorted(Path(app.srcdir, "api").glob("*.rst")):
+        if page.stem != "index":
+            module = importlib.import_module(f"txmongo.{page.stem}")
+            for name in sorted(set(public_names(module)) - documented):
+                logging.getLogger("docs").warning("%s is not documented", name, location=f"api/{page.stem}")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("env-check-consistency", check_complete)

@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,8 @@ class Block:
 def blocks_of(page: Path) -> Iterator[Block]:
     """The pieces of code on a page."""
     text = page.read_text()
-    found = list(DIRECTIVE.finditer(text))
-    for directive, following in zip(found, [*found[1:], None], strict=True):
-        if directive[1] != "python":
+    for directive, following in pairwise([*DIRECTIVE.finditer(text), None]):
+        if directive is None or directive[1] != "python":
             continue
         output = None
         if following is not None and following[1] == "text" and not text[directive.end() : following.start()].strip():
@@ -88,6 +88,7 @@ class PageTests(TestCase):
     async def run_page(self, page: Path) -> None:
         """Run all blocks of a page."""
         namespace: dict[str, Any] = {"__name__": "page"}
+        self.addCleanup(lambda: namespace["client"].disconnect() if "client" in namespace else None)
         for block in blocks_of(page):
             if block.is_test_case:
                 await self.run_test_case(block)

@@ -1,0 +1,158 @@
+"""What is public, name by name: a change here is a change that users see."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmongo
+
+ROOT = Path(txmongo.__file__).parent
+
+EXPORTS = {
+    "txmongo": {
+        "Collection",
+        "CommandCursor",
+        "ConnectionPool",
+        "Cursor",
+        "Database",
+        "MongoConnection",
+        "MongoConnectionPool",
+        "MongoProtocol",
+        "Query",
+        "__version__",
+        "bulk",
+        "collection",
+        "connection",
+        "cursor",
+        "database",
+        "errors",
+        "lazyMongoConnection",
+        "lazyMongoConnectionPool",
+        "protocol",
+        "types",
+    },
+    "txmongo.bulk": {
+        "BulkWriteError",
+        "BulkWriteResult",
+        "DeleteMany",
+        "DeleteOne",
+        "InsertOne",
+        "ReplaceOne",
+        "UpdateMany",
+        "UpdateOne",
+    },
+    "txmongo.collection": {"Collection"},
+    "txmongo.connection": {
+        "ConnectionPool",
+        "MongoConnection",
+        "MongoConnectionPool",
+        "lazyMongoConnection",
+        "lazyMongoConnectionPool",
+    },
+    "txmongo.cursor": {"CommandCursor", "Cursor", "CursorType", "RawBatchCommandCursor", "RawBatchCursor"},
+    "txmongo.database": {"Database"},
+    "txmongo.errors": {
+        "AutoReconnect",
+        "BulkWriteError",
+        "CollectionInvalid",
+        "ConfigurationError",
+        "ConnectionFailure",
+        "CursorNotFound",
+        "DocumentTooLarge",
+        "DuplicateKeyError",
+        "ExecutionTimeout",
+        "InvalidName",
+        "InvalidOperation",
+        "InvalidURI",
+        "NetworkTimeout",
+        "NotPrimaryError",
+        "OperationFailure",
+        "ProtocolError",
+        "PyMongoError",
+        "ServerSelectionTimeoutError",
+        "TimeExceeded",
+        "WTimeoutError",
+        "WaitQueueTimeoutError",
+        "WriteConcernError",
+        "WriteError",
+        "error_from_reply",
+        "write_concern_error_from_reply",
+        "write_error_from_reply",
+    },
+    "txmongo.protocol": {
+        "Delete",
+        "Getmore",
+        "Insert",
+        "KillCursors",
+        "MongoAuthenticationError",
+        "MongoClientProtocol",
+        "MongoDecoder",
+        "MongoProtocol",
+        "MongoServerProtocol",
+        "Msg",
+        "OP_COMPRESSED",
+        "OP_DELETE",
+        "OP_GETMORE",
+        "OP_INSERT",
+        "OP_KILL_CURSORS",
+        "OP_MSG",
+        "OP_MSG_LEGACY",
+        "OP_NAMES",
+        "OP_QUERY",
+        "OP_REPLY",
+        "OP_UPDATE",
+        "Query",
+        "Reply",
+        "Update",
+    },
+    "txmongo.testing": {
+        "Answer",
+        "Behaviour",
+        "CertificateAuthority",
+        "FakeServer",
+        "HELLO",
+        "Mongod",
+        "MongodFailed",
+        "MongodNotFound",
+        "NotInTime",
+        "ReceivedCommand",
+        "ReplicaSet",
+        "TLSFiles",
+        "find_mongod",
+    },
+    "txmongo.types": {"Address", "Document", "DocumentIn", "DocumentType", "IndexKeys", "Pipeline"},
+}
+
+
+def public_modules() -> set[str]:
+    """Every module that no part of whose name starts with an underscore."""
+    found = {"txmongo"}
+    for file in ROOT.rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if not any(part.startswith("_") for part in parts):
+            found.add(".".join(("txmongo", *parts)))
+    return found
+
+
+class ExportsTests(SynchronousTestCase):
+    """``__all__`` of every public module."""
+
+    def test_modules(self) -> None:
+        """Every public module is listed here."""
+        self.assertEqual(public_modules(), set(EXPORTS))
+
+    def test_names(self) -> None:
+        """Each offers exactly what is listed here, once."""
+        for name, expected in EXPORTS.items():
+            offered = importlib.import_module(name).__all__
+            self.assertEqual(set(offered), expected, name)
+            self.assertEqual(len(offered), len(expected), name)
+
+    def test_there(self) -> None:
+        """What is offered is there."""
+        for name, expected in EXPORTS.items():
+            module = importlib.import_module(name)
+            self.assertEqual([missing for missing in sorted(expected) if not hasattr(module, missing)], [], name)

@@ -436,7 +436,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         :param codec_options: how the reply is decoded.
         :param session: the session that the command carries, for those who trace; already part of ``msg``.
         :param check: make an exception of a reply whose ``ok`` is not 1.
-        :param allowable_errors: codes and messages that :attr:`check` lets pass.
+        :param allowable_errors: codes and messages that ``check`` lets pass.
         :returns: a Deferred that fires with the reply document, or with ``None`` at once if ``msg`` is unacknowledged. It
             fails with what :func:`~txmongo.errors.error_from_reply` makes of an error reply,
             :class:`~txmongo.errors.AutoReconnect` if the connection is lost, ``CancelledError`` if it is cancelled: the

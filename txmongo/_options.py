@@ -68,9 +68,9 @@ def _context_factory(option: str, value: Any) -> Any:
     return value
 
 
-#: Options of the specifications that not every allowed PyMongo knows. Those on revocation and on single-threaded drivers
-#: are known so that no warning is given; they change nothing: the driver never asks for revocation over the network, and
-#: server selection always waits.
+#: Options of the specifications that not every allowed PyMongo knows. Those on revocation and on single-threaded
+#: drivers are known so that no warning is given; they change nothing: the driver never asks for revocation over the
+#: network, and server selection always waits.
 _URI_OPTIONS: dict[str, Validator] = {
     "enableoverloadretargeting": common.validate_boolean_or_string,
     "maxadaptiveretries": common.validate_non_negative_integer,
@@ -318,7 +318,8 @@ def _parse_srv_host(hosts: str) -> tuple[Address, ...]:
 def parse_query(query: str) -> dict[str, Any]:
     """Names and texts of the options in a query or a TXT record.
 
-    :returns: texts under the names as they were written; a name that stands twice is warned of, and its last value counts.
+    :returns: texts under the names as they were written; a name that stands twice is warned of, and its last value
+        counts.
     :raises InvalidURI: it is not a list of options.
     """
     options: dict[str, Any] = {}

@@ -148,10 +148,10 @@ def parse_settings(uri: str = DEFAULT_URI, **keywords: Any) -> ClientSettings:
     """Make the settings of a client.
 
     :param uri: a connection string; without a scheme it is taken for ``mongodb://``.
-    :param keywords: every option of the URI and every keyword of PyMongo's clients, in PyMongo's spelling (the case does
-        not matter), and those of TxMongo. They win over the URI.
-    :raises ConfigurationError: an option is not known, not supported, or contradicts another; a TLS file cannot be used.
-        :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
+    :param keywords: every option of the URI and every keyword of PyMongo's clients, in PyMongo's spelling (the case
+        does not matter), and those of TxMongo. They win over the URI.
+    :raises ConfigurationError: an option is not known, not supported, or contradicts another; a TLS file cannot be
+        used. :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
     :raises TypeError: a keyword has a value of the wrong type.
     :raises ValueError: a keyword has a value that is not allowed.
     """

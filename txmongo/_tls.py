@@ -2,7 +2,8 @@
 
 Lives here: the files behind ``tlsCAFile``, ``tlsCertificateKeyFile`` and ``tlsCRLFile`` as certificates and keys. Which
 option excludes which is decided in :mod:`txmongo._settings`; connections are made of it in ``txmongo._cmap.endpoints``.
-Files are read when a client is made: a wrong path or password is an error at the call, and no connection waits for a disk.
+Files are read when a client is made: a wrong path or password is an error at the call, and no connection waits for a
+disk.
 """
 
 from __future__ import annotations

@@ -340,8 +340,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def connectionMade(self) -> None:
         """The transport is connected: wake those who wait in :meth:`connectionReady`."""
         self.last_received_at = self.seconds()
-        # A plain TCP transport can be written to at once; TLS and in-memory transports cannot.
-        self._write_some = getattr(self.transport, "writeSomeData", None)
+        self._write_some = _direct_write(self.transport)
         ready, self._ready = self._ready, []
         for waiter in ready:
             waiter.callback(self)
@@ -602,6 +601,18 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             raise ProtocolError("the server sent a stream of replies that nobody asked for")
         waiter.request_id = reply.request_id
         waiter.on_reply(reply)
+
+
+def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
+    """The method by which a plain transport can be written to at once; ``None`` for TLS and those in memory.
+
+    It is looked for on the transport's class alone: a TLS transport lends the attributes of the one below it, and what is
+    written there leaves in plain text.
+    """
+    if not hasattr(type(transport), "writeSomeData") or getattr(transport, "TLS", False):
+        return None
+    write_some: Callable[[bytes], Any] = transport.writeSomeData
+    return write_some
 
 
 def _reply_document(

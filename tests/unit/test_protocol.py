@@ -237,6 +237,26 @@ class DirectWriteTests(SynchronousTestCase):
             protocol.send_msg(ping(), DEFAULT, None)
             self.assertEqual(written(transport)[0].to_dict(), {"ping": 1, "$db": "admin"})
 
+    def test_never_below_tls(self) -> None:
+        """A transport that only lends writeSomeData from the one below it, as TLS does, is never bypassed."""
+
+        class Wrapper(AbortableTransport):
+            below = DirectTransport()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.below, name)
+
+        transport = Wrapper()
+        protocol, _ = connected(transport)
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(transport.below.direct, [])
+        self.assertEqual(len(written(transport)), 1)
+        started_tls = DirectTransport()
+        started_tls.TLS = True  # type: ignore[attr-defined]
+        protocol, _ = connected(started_tls)
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(started_tls.direct, [])
+
     def test_behind_unacknowledged(self) -> None:
         """A request never overtakes an unacknowledged one that is still in the buffer."""
         transport = DirectTransport()

@@ -42,7 +42,11 @@ UNKNOWN_SERVICE_TIME = 0.00025
 #: Seconds, the least that is believed of a service time.
 LEAST_SERVICE_TIME = 0.00005
 
-#: What the moving average of service times gives to a new value. A shorter one counts for more: the reactor's own
+#: Seconds between two events of a pool that are put down to this process: the way through the reactor from one reply to
+#: the next. What is longer was waiting for the server.
+OWN_PAUSE = 0.0001
+
+#: What the moving average of service times gives to a new value. A shorter one counts for more: this process's own
 #: delays make a measured time longer and never shorter.
 _WEIGHT_OF_SHORTER = 0.25
 _WEIGHT_OF_LONGER = 0.05

@@ -129,6 +129,9 @@ class Pool:
         )
         self._watches_all = settings.socket_timeout is not None
         self._averages: dict[str, float] = {}
+        #: Seconds that this process has waited for the server in all, and when something last happened: see _learn.
+        self._waited = 0.0
+        self._last_event = 0.0
         self._rtt = 0.0
         self._turn = 0
         self._serving = False
@@ -220,6 +223,11 @@ class Pool:
             now = self._seconds()
             if now - connection.idle_since <= self._max_idle:
                 connection.busy_since = request.started_at = now
+                idle_for = now - self._last_event
+                if idle_for > choice.OWN_PAUSE:
+                    self._waited += idle_for
+                self._last_event = now
+                connection.waited_at = self._waited
                 connection.in_flight[request] = None
                 request.connection = connection
                 request.abandoned = False
@@ -328,8 +336,10 @@ class Pool:
 
     def _register(self, request: CheckOut, connection: Connection, now: float) -> None:
         """Note that a request is out on a connection."""
+        self._note_event(now)
         if not connection.in_flight:
             connection.busy_since = now
+            connection.waited_at = self._waited
         connection.in_flight[request] = None
         request.connection = connection
         request.started_at = now
@@ -534,20 +544,34 @@ class Pool:
                 self._forget_unread()
         connection.recount()
 
+    def _note_event(self, now: float) -> None:
+        """Something happens to the pool: what passed since the last time was waiting, unless it was very short."""
+        idle_for = now - self._last_event
+        if idle_for > 0:
+            if idle_for > choice.OWN_PAUSE:
+                self._waited += idle_for
+            self._last_event = now
+
     def _learn(self, request: CheckOut, connection: Connection) -> bool:
-        """Learn from how long the server took for a request; returns whether there was a reply at all."""
+        """Learn from how long the server took for a request; returns whether there was a reply at all.
+
+        Only time in which this process had nothing to do counts as the server's. A reply that lies in the kernel while
+        others are worked off would make the server look slow, the more so the more connections there are, and ever more
+        would be opened.
+        """
         received = connection.protocol.last_received_at
-        started_at = request.started_at
-        if received < started_at:
+        if received < request.started_at:
             return False
-        begun = connection.busy_since
-        if started_at >= begun:
+        self._note_event(received)
+        service = self._waited - connection.waited_at
+        if request.started_at >= connection.busy_since:
             # Nothing was before it: the way there and back is not the server's time.
-            begun = started_at + self._rtt
+            service -= self._rtt
+        connection.waited_at = self._waited
         connection.busy_since = received
         averages = self._averages
         service_class = request.service_class
-        averages[service_class] = choice.next_average(averages.get(service_class), received - begun)
+        averages[service_class] = choice.next_average(averages.get(service_class), service)
         return True
 
     def _forget_unread(self) -> None:

@@ -37,7 +37,9 @@ class Watch:
     ) -> None:
         """
         :param busy: the connections on which something is in flight.
-        :param stalled: called with each stalled one, and the time, as long as it is.
+        :param stalled: called with each stalled one, and the time, as long as it is. A connection is looked at twice,
+            with a turn of the reactor between: a reply that lies in the kernel because this process was busy has been read
+            by then.
         :param silent: called with each on which nothing came for ``socket_timeout`` seconds.
         """
         self.limits = Limits()
@@ -77,12 +79,23 @@ class Watch:
         return max(connection.busy_since, connection.protocol.last_received_at)
 
     def _look(self) -> None:
+        now = self._clock.seconds()
+        suspects = [each for each in self._busy() if each.open and is_stalled(each, self.limits, now)]
+        if suspects or self._socket_timeout is not None:
+            self.call = self._clock.callLater(0, self._look_again, [(each, each.busy_since) for each in suspects])
+        else:
+            self.call = None
+            self.arm()
+
+    def _look_again(self, suspects: list[tuple[Connection, float]]) -> None:
         self.call = None
         now = self._clock.seconds()
-        for connection in self._busy():
-            if self._socket_timeout is not None and now - self._last_sign_of(connection) >= self._socket_timeout:
-                self._silent(connection)
-            elif connection.open and is_stalled(connection, self.limits, now):
+        for connection, busy_since in suspects:
+            if connection.open and connection.in_flight and connection.busy_since == busy_since:
                 self._stalled(connection, now)
+        if self._socket_timeout is not None:
+            for connection in self._busy():
+                if now - self._last_sign_of(connection) >= self._socket_timeout:
+                    self._silent(connection)
         if self.call is None:
             self.arm()

@@ -189,9 +189,30 @@ def is_stale(current: ServerDescription, news: ServerDescription) -> bool:
 def same_server(first: ServerDescription, second: ServerDescription) -> bool:
     """Whether going from one to the other is no news to a listener.
 
-    SDAM specification, "Server Description Equality".
+    SDAM specification, "Server Description Equality". Two errors are the same if they read the same: a server that is
+    down is news once, not at every check.
     """
-    return first == second and first.topology_version == second.topology_version
+    return _compared(first) == _compared(second)
+
+
+def _compared(server: ServerDescription) -> tuple[Any, ...]:
+    error = server.error
+    return (
+        server.address,
+        server.server_type,
+        None if error is None else (type(error), str(error)),
+        server.min_wire_version,
+        server.max_wire_version,
+        server.me,
+        server.all_hosts,
+        server.tags,
+        server.replica_set_name,
+        server.election_id,
+        server.set_version,
+        server.primary,
+        server.logical_session_timeout_minutes,
+        server.topology_version,
+    )
 
 
 def same_topology(first: TopologyDescription, second: TopologyDescription) -> bool:

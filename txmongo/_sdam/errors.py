@@ -152,7 +152,8 @@ def _state_change_code(error: BaseException) -> int | None:
 def _match(code: Any, message: str) -> int | None:
     """A code decides alone; the words count only where there is none."""
     if code is not None:
-        return code if code in NOT_PRIMARY_CODES or code in RECOVERING_CODES else None
+        known = isinstance(code, int) and (code in NOT_PRIMARY_CODES or code in RECOVERING_CODES)
+        return int(code) if known else None
     return 0 if "not master" in message or "node is recovering" in message else None
 
 

@@ -83,6 +83,13 @@ class SamenessTests(SynchronousTestCase):
         second = described(standalone(topologyVersion=topology_version(2)))
         self.assertFalse(rules.same_server(first, second))
 
+    def test_same_error_again(self) -> None:
+        """A server that fails as before is no news, one that fails otherwise is."""
+        first, second = (ServerDescription(A, error=ValueError("down")) for _ in range(2))
+        other = ServerDescription(A, error=ValueError("up to no good"))
+        self.assertTrue(rules.same_server(first, second))
+        self.assertFalse(rules.same_server(first, other))
+
     def test_topologies(self) -> None:
         """Topologies differ by type, set name, members, and what their members are."""
         start = rules.initial_description(parse_settings("mongodb://a,b"), ObjectId())

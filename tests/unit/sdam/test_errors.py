@@ -86,9 +86,11 @@ class DecideTests(SynchronousTestCase):
         error = write_concern_error_from_reply({"ok": 1, "writeConcernError": {"code": 91, "errmsg": "shutting down"}})
         assert error is not None
         self.assertEqual(self.decide(error), SHUT_DOWN)
+        harmless = OperationFailure("", 1, {"code": 1, "writeConcernError": {"code": 64, "errmsg": "not master"}})
+        self.assertEqual(self.decide(harmless), IGNORE)
 
     def test_bare_not_primary(self) -> None:
-        """A NotPrimaryError without a reply is one by what its reply would have said: nothing; so the network broke."""
+        """A reply without a code is judged by its message, whatever the exception's class."""
         self.assertEqual(self.decide(NotPrimaryError("", {"errmsg": "not master"})), CHANGED)
 
     def test_errors_of_writes(self) -> None:

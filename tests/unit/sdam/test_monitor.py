@@ -494,6 +494,29 @@ class StopTests(MonitorCase):
         self.assertEqual(self.connections.attempts, [])
         self.stop()
 
+    def test_by_listener_while_polling(self) -> None:
+        """The same holds for later checks, whose hello is then not sent."""
+        for document in (standalone(), streaming()):
+            self.setUp()
+            self.monitor.start()
+            started = len(self.heartbeats())
+            self.listener._react = lambda event, before=started: (
+                None if len(self.heartbeats()) < before + 2 else self.monitor.stop() and None
+            )
+            protocol = self.connections.open(A, document)
+            self.clock.advance(10)
+            self.assertEqual(protocol.sent, [])
+            self.assertIs(self.monitor.state, MonitorState.STOPPED)
+            self.listener._react = None
+            self.stop()
+
+    def test_by_report_of_failure(self) -> None:
+        """Whoever hears of a failed check may stop the monitor."""
+        self.monitor._on_check = lambda description: self.monitor.stop() and None
+        self.monitor.start()
+        self.connections.refuse(A)
+        self.stop()
+
     def test_by_report(self) -> None:
         """Whoever hears of the outcome of a check may stop the monitor."""
         for document in (standalone(), streaming()):
@@ -581,6 +604,16 @@ class UnlimitedTests(MonitorCase):
         self.connections.open(A, streaming())
         self.clock.advance(1000)
         self.assertEqual(self.types(), ["Standalone"])
+        self.stop()
+
+    def test_round_trips_without_limit(self) -> None:
+        """Nor is there one for measuring round trips."""
+        self.monitor.start()
+        self.connections.open(A, streaming())
+        second = self.connections.open(A, streaming())
+        self.clock.advance(10)
+        self.clock.advance(1000)
+        self.assertFalse(second.lost)
         self.stop()
 
     def test_lost_error(self) -> None:

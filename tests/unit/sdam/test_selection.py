@@ -169,6 +169,7 @@ class MessageTests(SynchronousTestCase):
             (writable_server_selector, "wanted a writable server"),
             (any_server_selector, "wanted any server"),
             (test_selector, "wanted test_selector"),
+            (UnhashableSelector(), "wanted UnhashableSelector"),
         ):
             self.assertIn(wanted, self.message(deployment, selector))
         self.assertIn("wanted the server b:27017", self.message(deployment, ReadPreference.PRIMARY, address=B))
@@ -176,6 +177,12 @@ class MessageTests(SynchronousTestCase):
     def test_no_server(self) -> None:
         """A topology without servers is named as that."""
         self.assertIn("no server is known", self.message(Deployment(), ReadPreference.PRIMARY))
+
+
+class UnhashableSelector:
+    """A selector that cannot be looked up in a dict."""
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def test_selector(selection: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from bson.objectid import ObjectId
 from pymongo import monitoring
 from pymongo.read_preferences import Nearest, ReadPreference, SecondaryPreferred
 from pymongo.server_description import ServerDescription
 from pymongo.topology_description import TOPOLOGY_TYPE
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.sdam.fakes import (
@@ -417,6 +418,39 @@ class HandleErrorTests(SynchronousTestCase):
             vars(error)["_txmongo_stage"] = stage
             deployment.topology.handle_connect_error(A, error, 0)
             self.assertEqual(self.server_type(deployment), server_type)
+
+
+class FaultTests(SynchronousTestCase):
+    """Faults of the driver's own, and what nobody else sees."""
+
+    def test_pool_fails_to_close(self) -> None:
+        """If closing a pool fails, that is logged, and the topology is closed all the same."""
+        deployment = Deployment()
+        deployment.open()
+        deployment.pools[A].closing = fail(ZeroDivisionError())
+        deployment.close()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_request_check_of_one(self) -> None:
+        """One server can be asked for; one that is not there cannot."""
+        deployment = Deployment("mongodb://a,b", **POLL)
+        deployment.discover(a=mongos(), b=mongos())
+        deployment.clock.advance(1)
+        deployment.topology.request_check(B)
+        deployment.topology.request_check(C)
+        deployment.clock.advance(0)
+        self.assertEqual([len(deployment.connections.protocols[each][0].sent) for each in (A, B)], [0, 1])
+        deployment.close()
+
+    def test_no_time_limit(self) -> None:
+        """Without serverSelectionTimeoutMS one waits for ever."""
+        deployment = Deployment()
+        deployment.topology._settings = attrs.evolve(deployment.settings, server_selection_timeout=None)
+        waiting = deployment.topology.select_server(PRIMARY)
+        deployment.clock.advance(100)
+        self.assertNoResult(waiting)
+        deployment.close()
+        self.failureResultOf(waiting, InvalidOperation)
 
 
 class LoadBalancerTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ from txmongo._cmap.connection import CheckOut
 from txmongo._deferreds import Deadline, current_failure
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.command_events import CommandEvents, SentCommand
-from txmongo.errors import AutoReconnect, DocumentTooLarge, InvalidOperation
+from txmongo.errors import AutoReconnect, DocumentTooLarge, InvalidOperation, OperationFailure
 
 if TYPE_CHECKING:
     from txmongo._cmap.connection import Connection
@@ -48,6 +48,17 @@ _log = Logger(namespace="txmongo.executor")
 def _log_unexpected(failure: Failure) -> None:
     """A fault of the driver's own where nobody waits for the result."""
     _log.failure("Unexpected error while a request was sent a second time", failure)
+
+
+def _refused(failure: Failure) -> Failure:
+    """Of operations that waited together for a connection, let each hear that the server refused the user.
+
+    One of them made the connection and met the refusal; what the others met is that this cleared the pool.
+    """
+    cause = getattr(failure.value, "cause", None)
+    if isinstance(cause, OperationFailure):
+        return Failure(OperationFailure(str(cause), cause.code, cause.details))
+    return failure
 
 
 class Attempt(CheckOut):
@@ -316,7 +327,7 @@ class Executor:
         attempt = Attempt(self, operation, server)
         deadline = Deadline.after(self.clock, self._settings.wait_queue_timeout)
         deferred: Deferred[Any] = server.pool.check_out(attempt, deadline)
-        deferred.addCallback(attempt.send)
+        deferred.addCallbacks(attempt.send, _refused)
         return deferred
 
     def close(self) -> None:

@@ -259,6 +259,21 @@ class ExecuteTests(ExecutorTestCase):
         self.connecting[0].callback(self.new_wire())
         self.assertEqual(self.wires[0].read(), [])
 
+    def test_wrong_password(self) -> None:
+        """Every operation that waited for the same connection hears why it was refused."""
+        self.slow_connects = True
+        waiting = [self.executor.execute(Ping("admin")) for _ in range(3)]
+        self.pool.clear(OperationFailure("Authentication failed.", 18, {"ok": 0, "code": 18}))
+        for deferred in waiting:
+            self.assertEqual(self.failureResultOf(deferred, OperationFailure).value.code, 18)
+
+    def test_cleared(self) -> None:
+        """When the pool is cleared for another reason, those who waited hear of a lost connection."""
+        self.slow_connects = True
+        waiting = self.executor.execute(Ping("admin"))
+        self.pool.clear(AutoReconnect("gone"))
+        self.failureResultOf(waiting, AutoReconnect)
+
     def test_closed(self) -> None:
         """A closed executor refuses operations."""
         self.executor.close()

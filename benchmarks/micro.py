@@ -30,7 +30,6 @@ from workloads import (  # noqa: E402
     READ_COLLECTION,
     TASKS,
     Task,
-    document,
 )
 
 OURS = "ours"
@@ -81,6 +80,7 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            cwd=HERE,  # -m looks there first: a checkout of txmongo must not be found by its peers
         )
         self._answer()
 
@@ -122,6 +122,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            cwd=HERE,  # -m looks there first: a checkout of txmongo must not be found by its peers
         )
         assert self._process.stdout is not None
         self.uri = self._process.stdout.readline().strip()
@@ -144,7 +145,7 @@ def fill(uri: str) -> None:
         f"db[{MANY_COLLECTION!r}].insert_many([dict(w.document(n)) for n in range({MANY})])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    subprocess.run([interpreter(PYMONGO), "-c", program, uri], check=True, env=environment)
+    subprocess.run([interpreter(PYMONGO), "-c", program, uri], check=True, env=environment, cwd=HERE)
 
 
 def measure(peers: list[Peer], tasks: tuple[Task, ...], rounds: int, seconds: float) -> dict[str, Any]:
@@ -167,13 +168,14 @@ def summary(results: dict[str, Any]) -> list[dict[str, Any]]:
     for task, drivers in results.items():
         ours = drivers[OURS]
         for driver, runs in drivers.items():
+            pairs = list(zip(ours, runs, strict=True))
             row = {
                 "task": task,
                 "driver": driver,
                 "per_second": statistics.median(run["per_second"] for run in runs),
                 "cpu_us": statistics.median(run["cpu_us"] for run in runs),
-                "speed_ratio": statistics.median(o["per_second"] / t["per_second"] for o, t in zip(ours, runs, strict=True)),
-                "cpu_ratio": statistics.median(o["cpu_us"] / t["cpu_us"] for o, t in zip(ours, runs, strict=True)),
+                "speed_ratio": statistics.median(one["per_second"] / two["per_second"] for one, two in pairs),
+                "cpu_ratio": statistics.median(one["cpu_us"] / two["cpu_us"] for one, two in pairs),
             }
             rows.append(row)
     return rows

@@ -1,12 +1,12 @@
 """The MongoDB wire protocol as Twisted Protocols: bytes to messages, a request to its Deferred, and nothing above that.
 
-What the bytes mean is :mod:`txmongo._wire`'s; which connection a command takes, what it retries and when it times out is
-decided above. :class:`MongoProtocol` *pipelines*: any number of requests may be in flight on one connection, and since a
-MongoDB server answers the requests of a connection in their order, each reply belongs to the oldest request that still
-waits.
+What the bytes mean is :mod:`txmongo._wire`'s; which connection a command takes, what it retries and when it times out
+is decided above. :class:`MongoProtocol` *pipelines*: any number of requests may be in flight on one connection, and
+since a MongoDB server answers the requests of a connection in their order, each reply belongs to the oldest request
+that still waits.
 
-The interface is that of TxMongo: :class:`MongoClientProtocol` sends, :class:`MongoServerProtocol` receives and calls a hook
-for each kind of message (the base of fake servers and proxies), :class:`MongoProtocol` is both.
+The interface is that of TxMongo: :class:`MongoClientProtocol` sends, :class:`MongoServerProtocol` receives and calls a
+hook for each kind of message (the base of fake servers and proxies), :class:`MongoProtocol` is both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from txmongo import _pymongo
 from txmongo._wire import op_compressed
 from txmongo._wire.decoder import Decoder, decode_message
 from txmongo._wire.header import (
-    DEFAULT_MAX_MESSAGE_SIZE,
     OP_COMPRESSED,
     OP_DELETE,
     OP_GET_MORE,
@@ -308,7 +307,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         self._ready: list[Deferred[MongoProtocol]] = []
         self._abort_reason: BaseException | None = None
         self._lost = False
-        # The last request that was left to the transport's buffer; once it was answered the buffer is known to be empty.
+        # The last request that was left to the transport's buffer; once it was answered the buffer is known to be
+        # empty.
         self._buffered_id = 0
         self._write_some: Callable[[bytes], Any] | None = None
 
@@ -436,8 +436,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         :param session: the session that the command carries, for those who trace; already part of ``msg``.
         :param check: make an exception of a reply whose ``ok`` is not 1.
         :param allowable_errors: codes and messages that ``check`` lets pass.
-        :returns: a Deferred that fires with the reply document, or with ``None`` at once if ``msg`` is unacknowledged. It
-            fails with what :func:`~txmongo.errors.error_from_reply` makes of an error reply,
+        :returns: a Deferred that fires with the reply document, or with ``None`` at once if ``msg`` is unacknowledged.
+            It fails with what :func:`~txmongo.errors.error_from_reply` makes of an error reply,
             :class:`~txmongo.errors.AutoReconnect` if the connection is lost, ``CancelledError`` if it is cancelled: the
             server may then still carry the command out, its late reply is dropped and the connection lives on.
         """
@@ -606,8 +606,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
     """The method by which a plain transport can be written to at once; ``None`` for TLS and those in memory.
 
-    It is looked for on the transport's class alone: a TLS transport lends the attributes of the one below it, and what is
-    written there leaves in plain text.
+    It is looked for on the transport's class alone: a TLS transport lends the attributes of the one below it, and what
+    is written there leaves in plain text.
     """
     if not hasattr(type(transport), "writeSomeData") or getattr(transport, "TLS", False):
         return None

@@ -7,8 +7,6 @@ import sys
 from typing import Any
 
 from pymongo import AsyncMongoClient
-
-from drivers.loop import Measurement, requests, respond, worker
 from workloads import (
     DATABASE,
     MANY,
@@ -17,6 +15,8 @@ from workloads import (
     WRITE_COLLECTION,
     small_document,
 )
+
+from drivers.loop import Measurement, requests, respond, worker
 
 
 class AsyncCalls:
@@ -48,9 +48,7 @@ async def main(uri: str) -> None:
     lines = iter(requests())
     while (request := await asyncio.to_thread(next, lines, None)) is not None:
         measurement = Measurement(request["seconds"])
-        await asyncio.gather(
-            *(worker(calls.call, request["kind"], measurement) for _ in range(request["in_flight"]))
-        )
+        await asyncio.gather(*(worker(calls.call, request["kind"], measurement) for _ in range(request["in_flight"])))
         respond(**measurement.result(request["documents"]))
     await client.close()
 

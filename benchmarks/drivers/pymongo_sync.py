@@ -7,8 +7,6 @@ import threading
 from typing import Any
 
 from pymongo import MongoClient
-
-from drivers.loop import Measurement, requests, respond
 from workloads import (
     DATABASE,
     MANY,
@@ -17,6 +15,8 @@ from workloads import (
     WRITE_COLLECTION,
     small_document,
 )
+
+from drivers.loop import Measurement, requests, respond
 
 
 class SyncCalls:

@@ -7,9 +7,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import react
 from twisted.internet.threads import deferToThread
-from txmongo.connection import ConnectionPool
-
-from drivers.loop import Measurement, requests, respond, worker
 from workloads import (
     DATABASE,
     MANY,
@@ -18,6 +15,9 @@ from workloads import (
     WRITE_COLLECTION,
     small_document,
 )
+
+from drivers.loop import Measurement, requests, respond, worker
+from txmongo.connection import ConnectionPool
 
 
 class TwistedCalls:

@@ -84,7 +84,8 @@ class WriteReplyTests(SynchronousTestCase):
         error = write_error_from_reply(reply)
         assert isinstance(error, WriteError)
         self.assertEqual((error.code, error.has_error_label("L")), (2, True))
-        error = write_error_from_reply({"ok": 1, "writeErrors": [{"code": 11000, "errmsg": "dup", "keyValue": {"a": 1}}]})
+        reply = {"ok": 1, "writeErrors": [{"code": 11000, "errmsg": "dup", "keyValue": {"a": 1}}]}
+        error = write_error_from_reply(reply)
         assert isinstance(error, DuplicateKeyError)
         self.assertEqual((error.details or {})["keyValue"], {"a": 1})
 

@@ -229,7 +229,7 @@ class DirectWriteTests(SynchronousTestCase):
         self.assertEqual(decode_message(frame).to_dict(), {"ping": 1, "$db": "admin"})  # type: ignore[union-attr]
 
     def test_not_at_all(self) -> None:
-        """After an error, or with a full kernel buffer, all goes through the transport, which meets the error itself."""
+        """After an error, or with a full kernel buffer, all is left to the transport, which meets the error itself."""
         for room in (ConnectionLost(), 0):
             transport = DirectTransport()
             transport.room = room
@@ -515,7 +515,7 @@ class HookTests(SynchronousTestCase):
             server = type(
                 "Server",
                 (MongoServerProtocol,),
-                {f"handle_{k}": lambda self, request, k=k: seen.append(k) for k in self.MESSAGES},
+                {f"handle_{k}": lambda self, request, k=k, seen=seen: seen.append(k) for k in self.MESSAGES},
             )()
             server.makeConnection(AbortableTransport())
             client = MongoClientProtocol()

@@ -1,9 +1,9 @@
 """What an operation is: a value that says which command to send and what its reply means.
 
 An :class:`Operation` never does I/O and never changes after it was made; the executor (:mod:`txmongo._ops.executor`)
-selects a server, checks a connection out, calls :meth:`~Operation.build` and :meth:`~Operation.encode`, sends, and hands
-the checked reply to :meth:`~Operation.parse`. The same operation may be built several times, for a retry or for a second
-copy on another connection.
+selects a server, checks a connection out, calls :meth:`~Operation.build` and :meth:`~Operation.encode`, sends, and
+hands the checked reply to :meth:`~Operation.parse`. The same operation may be built several times, for a retry or for a
+second copy on another connection.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 
-#: How the server's own replies are decoded where no document of the user is in them: a broken string never hides an error.
+#: How the server's own replies are decoded where no document of the user is in them: a broken string never hides an
+#: error.
 REPLY_CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(unicode_decode_error_handler="replace")
 
 

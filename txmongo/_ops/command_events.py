@@ -1,7 +1,7 @@
 """Command events: the one place that publishes what was sent, what came back and what failed.
 
-Command Logging and Monitoring specification. The events are PyMongo's (:mod:`pymongo.monitoring`), which leave the content
-of sensitive commands out themselves. There is no :class:`CommandEvents` when nobody listens.
+Command Logging and Monitoring specification. The events are PyMongo's (:mod:`pymongo.monitoring`), which leave the
+content of sensitive commands out themselves. There is no :class:`CommandEvents` when nobody listens.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The executor: the only place where an operation becomes I/O.
 
-For each try it selects a server, checks a connection out, sends, and checks the connection in; the decisions on that way
-are made by others: :mod:`txmongo._sdam` which server, :mod:`txmongo._cmap` which connection, :mod:`txmongo._ops.retry`
-whether again. Where a server and a connection are at hand, everything up to the write happens inside
-:meth:`Executor.execute`, with two callbacks on one Deferred and no coroutine.
+For each try it selects a server, checks a connection out, sends, and checks the connection in; the decisions on that
+way are made by others: :mod:`txmongo._sdam` which server, :mod:`txmongo._cmap` which connection,
+:mod:`txmongo._ops.retry` whether again. Where a server and a connection are at hand, everything up to the write happens
+inside :meth:`Executor.execute`, with two callbacks on one Deferred and no coroutine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Small operations, ours and three peers side by side on one mongod: ``python benchmarks/micro.py``.
 
-Each driver runs in a process and a virtual environment of its own (made once, in the user's cache folder). Every round does
-every task with every driver, in an order that turns, so that what else the machine does hits all of them; the table shows
-medians over the rounds of operations per second, CPU microseconds an operation at the client, and the ratios to ours,
-each ratio taken within its round.
+Each driver runs in a process and a virtual environment of its own (made once, in the user's cache folder). Every round
+does every task with every driver, in an order that turns, so that what else the machine does hits all of them; the
+table shows medians over the rounds of operations per second, CPU microseconds an operation at the client, and the
+ratios to ours, each ratio taken within its round.
 """
 
 from __future__ import annotations

@@ -42,10 +42,6 @@ UNKNOWN_SERVICE_TIME = 0.00025
 #: Seconds, the least that is believed of a service time.
 LEAST_SERVICE_TIME = 0.00005
 
-#: Seconds between two events of a pool that are put down to this process: the way through the reactor from one reply to
-#: the next. What is longer was waiting for the server.
-OWN_PAUSE = 0.0001
-
 #: What the moving average of service times gives to a new value. A shorter one counts for more: this process's own
 #: delays make a measured time longer and never shorter.
 _WEIGHT_OF_SHORTER = 0.25
@@ -106,9 +102,12 @@ class Limits:
     stall: float = _STALL_LIMIT
 
     @classmethod
-    def for_round_trip(cls, rtt: float) -> Limits:
-        """The bounds for a server ``rtt`` seconds away: what is short is relative to the way there and back."""
-        return cls(max(_SHARE_LIMIT, rtt / 2), max(_STALL_LIMIT, rtt * 2))
+    def of(cls, rtt: float, lag: float) -> Limits:
+        """The bounds for a server ``rtt`` seconds away, while it takes ``lag`` seconds until the reactor sees a reply.
+
+        What is short, or late, is so in relation to the way there and back, and the lag is a part of that.
+        """
+        return cls(max(_SHARE_LIMIT, (rtt + lag) / 2), max(_STALL_LIMIT, rtt * 2) + lag * 2)
 
 
 def is_stalled(connection: Load, limits: Limits, now: float) -> bool:

@@ -110,7 +110,6 @@ class Connection:
     :ivar late: those of ``in_flight`` that were abandoned.
     :ivar expected_wait: seconds until all in flight will be answered; infinite while nothing may be added.
     :ivar busy_since: when the server came to the oldest request in flight.
-    :ivar waited_at: how long the pool had waited for the server in all when that was.
     :ivar open: whether the pool may still give it out; never again true once false.
     :ivar close_reason: why it is not ``open`` any more, as in ``ConnectionClosedEvent``.
     """
@@ -129,7 +128,6 @@ class Connection:
         "late",
         "open",
         "protocol",
-        "waited_at",
     )
 
     def __init__(
@@ -151,7 +149,6 @@ class Connection:
         self.created_at = created_at
         self.idle_since = now
         self.busy_since = now
-        self.waited_at = 0.0
         self.expected_wait = 0.0
         self.in_flight: dict[CheckOut, None] = {}
         self.late: dict[CheckOut, None] = {}

@@ -129,9 +129,6 @@ class Pool:
         )
         self._watches_all = settings.socket_timeout is not None
         self._averages: dict[str, float] = {}
-        #: Seconds that this process has waited for the server in all, and when something last happened: see _learn.
-        self._waited = 0.0
-        self._last_event = 0.0
         self._rtt = 0.0
         self._turn = 0
         self._serving = False
@@ -168,7 +165,7 @@ class Pool:
     @rtt.setter
     def rtt(self, seconds: float) -> None:
         self._rtt = seconds
-        self._watch.limits = choice.Limits.for_round_trip(seconds)
+        self._watch.measured(seconds)
 
     @property
     def total_count(self) -> int:
@@ -223,18 +220,13 @@ class Pool:
             now = self._seconds()
             if now - connection.idle_since <= self._max_idle:
                 connection.busy_since = request.started_at = now
-                idle_for = now - self._last_event
-                if idle_for > choice.OWN_PAUSE:
-                    self._waited += idle_for
-                self._last_event = now
-                connection.waited_at = self._waited
                 connection.in_flight[request] = None
                 request.connection = connection
                 request.abandoned = False
                 request.expected = expected = self._averages.get(request.service_class, choice.UNKNOWN_SERVICE_TIME)
                 connection.expected_wait = math.inf if request.exclusive else expected
                 self.operation_count += 1
-                if self._watches_all and self._watch.call is None:
+                if self._watch.call is None and (self.operation_count > 1 or self._watches_all):
                     self._watch.arm()
                 return connection
             self._idle.append(connection)
@@ -336,10 +328,8 @@ class Pool:
 
     def _register(self, request: CheckOut, connection: Connection, now: float) -> None:
         """Note that a request is out on a connection."""
-        self._note_event(now)
         if not connection.in_flight:
             connection.busy_since = now
-            connection.waited_at = self._waited
         connection.in_flight[request] = None
         request.connection = connection
         request.started_at = now
@@ -347,7 +337,7 @@ class Pool:
         request.expected = expected = self.expected_service_time(request.service_class)
         connection.expected_wait = math.inf if request.exclusive else connection.expected_wait + expected
         self.operation_count += 1
-        if self._watch.call is None and (self._watches_all or len(connection.in_flight) > 1):
+        if self._watch.call is None and (self.operation_count > 1 or self._watches_all):
             self._watch.arm()
 
     # --- the wait queue ---
@@ -544,34 +534,23 @@ class Pool:
                 self._forget_unread()
         connection.recount()
 
-    def _note_event(self, now: float) -> None:
-        """Something happens to the pool: what passed since the last time was waiting, unless it was very short."""
-        idle_for = now - self._last_event
-        if idle_for > 0:
-            if idle_for > choice.OWN_PAUSE:
-                self._waited += idle_for
-            self._last_event = now
-
     def _learn(self, request: CheckOut, connection: Connection) -> bool:
         """Learn from how long the server took for a request; returns whether there was a reply at all.
 
-        Only time in which this process had nothing to do counts as the server's. A reply that lies in the kernel while
-        others are worked off would make the server look slow, the more so the more connections there are, and ever more
-        would be opened.
+        What this process needs to come round to a socket is not the server's time. Counted as that, it would make a pool
+        open ever more connections, with which the process comes round ever more slowly.
         """
         received = connection.protocol.last_received_at
         if received < request.started_at:
             return False
-        self._note_event(received)
-        service = self._waited - connection.waited_at
+        begun = connection.busy_since + self._watch.lag
         if request.started_at >= connection.busy_since:
-            # Nothing was before it: the way there and back is not the server's time.
-            service -= self._rtt
-        connection.waited_at = self._waited
+            # Nothing was before it: the way there and back is not the server's time either.
+            begun += self._rtt
         connection.busy_since = received
         averages = self._averages
         service_class = request.service_class
-        averages[service_class] = choice.next_average(averages.get(service_class), service)
+        averages[service_class] = choice.next_average(averages.get(service_class), received - begun)
         return True
 
     def _forget_unread(self) -> None:

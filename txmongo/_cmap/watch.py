@@ -1,6 +1,7 @@
 """The one delayed call over the busy connections of a pool: it finds those that are stalled, and those that are silent.
 
-What is then done about them is the pool's.
+What is then done about them is the pool's. It also finds how late the reactor is: a busy one sees a reply only when it
+comes round to that socket, and without knowing that, the pool would take its own delay for the server's.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ __all__ = ["Watch"]
 #: Seconds between two looks, at the least.
 _LEAST_INTERVAL = 0.001
 
+#: Seconds by which delayed calls are late when the reactor has nothing to do: it waits for whole milliseconds.
+_TIMER_GRAIN = 0.001
+
+#: What the moving average of the lag gives to a new value.
+_LAG_WEIGHT = 0.2
+
 
 class Watch:
-    """Looks after the busy connections while there is something to find: requests behind others, or a time limit.
+    """Looks after the busy connections while there is something to find: several requests in flight, or a time limit.
 
-    :ivar limits: when a connection is stalled.
+    :ivar limits: the bounds that hold for now.
+    :ivar lag: seconds that the reactor needs to come round, by how late this delayed call was of late.
     :ivar call: the delayed call, ``None`` while none is needed.
     """
 
@@ -37,12 +45,13 @@ class Watch:
     ) -> None:
         """
         :param busy: the connections on which something is in flight.
-        :param stalled: called with each stalled one, and the time, as long as it is. A connection is looked at twice,
-            with a turn of the reactor between: a reply that lies in the kernel because this process was busy has been read
-            by then.
+        :param stalled: called with each stalled one, and the time, as long as it is.
         :param silent: called with each on which nothing came for ``socket_timeout`` seconds.
         """
         self.limits = Limits()
+        self.lag = 0.0
+        self._rtt = 0.0
+        self._due_at = 0.0
         self.call: IDelayedCall | None = None
         self._clock = clock
         self._busy = busy
@@ -50,12 +59,22 @@ class Watch:
         self._silent = silent
         self._socket_timeout = socket_timeout
 
+    def measured(self, rtt: float) -> None:
+        """The monitor has measured the way to the server and back."""
+        self._rtt = rtt
+        self.limits = Limits.of(rtt, self.lag)
+
     def arm(self) -> None:
         """See to it that what is in flight now is looked after; called only while ``call`` is ``None``."""
         now = self._clock.seconds()
-        due = min((self._due(connection, now) for connection in self._busy()), default=math.inf)
+        busy = self._busy()
+        due = now + self.limits.stall if len(busy) > 1 else math.inf
+        for connection in busy:
+            due = min(due, self._due(connection, now))
         if due != math.inf:
-            self.call = self._clock.callLater(max(due - now, _LEAST_INTERVAL), self._look)
+            wait = max(due - now, _LEAST_INTERVAL)
+            self._due_at = now + wait
+            self.call = self._clock.callLater(wait, self._look)
 
     def stop(self) -> None:
         """Leave no delayed call behind."""
@@ -79,23 +98,31 @@ class Watch:
         return max(connection.busy_since, connection.protocol.last_received_at)
 
     def _look(self) -> None:
-        now = self._clock.seconds()
-        suspects = [each for each in self._busy() if each.open and is_stalled(each, self.limits, now)]
-        if suspects or self._socket_timeout is not None:
-            self.call = self._clock.callLater(0, self._look_again, [(each, each.busy_since) for each in suspects])
-        else:
-            self.call = None
-            self.arm()
-
-    def _look_again(self, suspects: list[tuple[Connection, float]]) -> None:
+        """Whatever seems late may have been answered already, unread: judge when the reactor has come round once."""
         self.call = None
         now = self._clock.seconds()
-        for connection, busy_since in suspects:
-            if connection.open and connection.in_flight and connection.busy_since == busy_since:
+        late = max(0.0, now - self._due_at - _TIMER_GRAIN)
+        # The call falls anywhere into a round, so it is late by half a round on average.
+        self.lag += (2 * late - self.lag) * _LAG_WEIGHT
+        self.limits = Limits.of(self._rtt, self.lag)
+        if any(self._is_silent(each, now) or self._is_stalled(each, now) for each in self._busy()):
+            self.call = self._clock.callLater(0, self._judge)
+        else:
+            self.arm()
+
+    def _judge(self) -> None:
+        self.call = None
+        now = self._clock.seconds()
+        for connection in self._busy():
+            if self._is_silent(connection, now):
+                self._silent(connection)
+            elif self._is_stalled(connection, now):
                 self._stalled(connection, now)
-        if self._socket_timeout is not None:
-            for connection in self._busy():
-                if now - self._last_sign_of(connection) >= self._socket_timeout:
-                    self._silent(connection)
         if self.call is None:
             self.arm()
+
+    def _is_silent(self, connection: Connection, now: float) -> bool:
+        return self._socket_timeout is not None and now - self._last_sign_of(connection) >= self._socket_timeout
+
+    def _is_stalled(self, connection: Connection, now: float) -> bool:
+        return connection.open and is_stalled(connection, self.limits, now)

@@ -66,7 +66,7 @@ class WatchedWork(Work):
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Check-out, check-in, stall, move, loss, clear, cancel: nothing lost, nothing answered twice, counts back to zero."""
+    """Check-out, check-in, stall, move, loss, clear, cancel: nothing lost or answered twice, counts back to zero."""
 
     pool: Pool
     listening: bool
@@ -286,7 +286,7 @@ class PoolMachineTests(SynchronousTestCase):
 
     def test_machine(self) -> None:
         """Whatever happens to a pool in whatever order, nothing is lost, answered twice or left over."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             PoolMachine,
             settings=settings(
                 max_examples=_EXAMPLES,

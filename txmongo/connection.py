@@ -28,7 +28,7 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 
 from txmongo._cmap.connection import CheckOut, Connection
-from txmongo._cmap.connector import Connector
+from txmongo._cmap.connector import Connector, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
 from txmongo._deferreds import Deadline
@@ -40,7 +40,7 @@ from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
 from txmongo._pymongo import SERVER_TYPE, ServerMode
 from txmongo._sdam.server import Server
-from txmongo._sdam.srv import SrvResolver, SystemResolver
+from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.cursor import CommandCursor
@@ -101,6 +101,10 @@ class ConnectionPool(Generic[DocumentType]):
         ``maxPoolSize``.
     :param ssl_context_factory: TLS by a Twisted context factory of one's own; else by the ``tls...`` options.
     :param reactor: the reactor; the installed one if it is not given.
+    :param endpoint_for: gives the ``IStreamClientEndpoint`` for a server's address, a tuple of host and port; for
+        proxies, tunnels and tests. TLS is then its business.
+    :param resolver: asks DNS for ``mongodb+srv``, as a ``twisted.names`` resolver does; the system's name servers are
+        asked if it is not given.
     :param options: every option of the connection string and every keyword of PyMongo's ``AsyncMongoClient``, in its
         spelling; they win over the connection string. TxMongo's ``timeout``, ``retry_delay``, ``max_delay``,
         ``ping_interval``, ``ping_timeout`` and ``write_concern`` too.
@@ -117,6 +121,8 @@ class ConnectionPool(Generic[DocumentType]):
         ssl_context_factory: Any = None,
         *,
         reactor: Any = None,
+        endpoint_for: EndpointFor | None = None,
+        resolver: DNSResolver | None = None,
         **options: Any,
     ) -> None:
         if pool_size is not _NOT_GIVEN:
@@ -125,13 +131,15 @@ class ConnectionPool(Generic[DocumentType]):
             options["ssl_context_factory"] = ssl_context_factory
         self._settings = settings = parse_settings(uri, **options)
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
-        self._connector = Connector(settings, Endpoints(reactor, settings), reactor)
+        self._endpoint_for = endpoint_for
+        self._wrappers: list[DriverInfo] = []
+        self._connector = self._create_connector()
         self._topology = Topology(
             settings,
             clock=reactor,
             create_pool=self._create_pool,
             connect_monitor=self._connect_monitor,
-            srv=None if settings.fqdn is None else SrvResolver(SystemResolver(reactor)),
+            srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
             on_resolved=self._resolved,
         )
         listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
@@ -149,6 +157,14 @@ class ConnectionPool(Generic[DocumentType]):
             self._topology.open()
 
     # --- the parts ---
+
+    def _create_connector(self) -> Connector:
+        settings = self._settings
+        endpoint_for = self._endpoint_for or Endpoints(self._reactor, settings)
+        connector = Connector(settings, endpoint_for, self._reactor)
+        for wrapper in self._wrappers:
+            connector.append_metadata(wrapper)
+        return connector
 
     def _connect_monitor(self, address: Address) -> Deferred[Any]:
         return self._connector.connect_monitor(address)
@@ -177,7 +193,7 @@ class ConnectionPool(Generic[DocumentType]):
     def _resolved(self, settings: ClientSettings) -> None:
         """DNS has told what a ``mongodb+srv`` connection string leaves open."""
         self._settings = settings
-        self._connector = Connector(settings, Endpoints(self._reactor, settings), self._reactor)
+        self._connector = self._create_connector()
 
     # --- what it was told ---
 
@@ -232,6 +248,7 @@ class ConnectionPool(Generic[DocumentType]):
         if not isinstance(driver_info, DriverInfo):
             raise TypeError(f"driver_info must be a DriverInfo, not {type(driver_info).__name__}")
         self._connector.append_metadata(driver_info)
+        self._wrappers.append(driver_info)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else repr(self._topology).strip("<>")

@@ -72,7 +72,9 @@ class TopologyTestCase(TestCase):
                 clock=reactor,
                 connect=partial(connector.connect, address),
                 listeners=settings.event_listeners,
-                on_connect_error=partial(topology.handle_connect_error, address),
+                on_connect_error=lambda error, generation: topology.handle_error(
+                    address, error, generation=generation, completed_handshake=False
+                ),
             )
 
         topology = Topology(settings, clock=reactor, create_pool=create_pool, connect_monitor=connector.connect_monitor)

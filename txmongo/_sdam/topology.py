@@ -409,44 +409,26 @@ class Topology:
         max_wire_version: int | None = None,
         completed_handshake: bool,
     ) -> None:
-        """Draw the conclusions from an operation's failure.
+        """Draw the conclusions from the failure of an operation, or of opening a connection for one.
 
-        To be called before whoever ran the operation hears of the failure, so that a retry finds the new state.
+        To be called before whoever ran the operation hears of the failure, so that a retry finds the new state. While
+        connecting, how far that got and which service it was is taken from the connector's error.
 
         :param generation: the pool's generation when the connection was begun.
-        :param service_id: behind a load balancer, the service of the connection, if its hello already told it.
+        :param service_id: behind a load balancer, the service of the connection.
         :param max_wire_version: what the connection's hello said.
         :param completed_handshake: whether the connection was established, authentication included.
         """
-        self._judge(address, error, generation, service_id, max_wire_version, completed_handshake, said_hello=True)
-
-    def handle_connect_error(self, address: Address, error: BaseException, generation: int) -> None:
-        """Draw the conclusions from the failure of opening a connection for operations: a pool's ``on_connect_error``.
-
-        The connector's errors say how far they got, and which service it was behind a load balancer.
-
-        :param generation: the pool's generation when the connection was begun.
-        """
-        server = self.servers.get(address)
-        service_id = getattr(error, "_txmongo_service_id", None)
-        if server is not None and service_id is not None:
-            generation = server.pool.generation_for(service_id)
-        said_hello = getattr(error, "_txmongo_stage", "auth") == "auth"
-        self._judge(address, error, generation, service_id, None, completed_handshake=False, said_hello=said_hello)
-
-    def _judge(
-        self,
-        address: Address,
-        error: BaseException,
-        generation: int,
-        service_id: ObjectId | None,
-        max_wire_version: int | None,
-        completed_handshake: bool,
-        said_hello: bool,
-    ) -> None:
         server = self.servers.get(address)
         if server is None:
             return
+        said_hello = True
+        if not completed_handshake:
+            said_hello = getattr(error, "_txmongo_stage", "auth") == "auth"
+            service_id = service_id or getattr(error, "_txmongo_service_id", None)
+            if service_id is not None:
+                # It was told by the hello of this very attempt: the generation is that of now.
+                generation = server.pool.generation_for(service_id)
         context = ErrorContext(
             generation=generation,
             pool_generation=server.pool.generation_for(service_id),

@@ -173,7 +173,6 @@ class CloseTests(SynchronousTestCase):
         deployment.discover(a=standalone())
         deployment.close()
         deployment.topology.handle_error(A, AutoReconnect(""), generation=0, completed_handshake=True)
-        deployment.topology.handle_connect_error(A, AutoReconnect(""), 0)
         deployment.topology._checked(ServerDescription(A))
         deployment.topology.request_check()
         deployment.topology.open()
@@ -416,7 +415,7 @@ class HandleErrorTests(SynchronousTestCase):
             deployment = self.deployment()
             error = AutoReconnect("broken")
             vars(error)["_txmongo_stage"] = stage
-            deployment.topology.handle_connect_error(A, error, 0)
+            deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
             self.assertEqual(self.server_type(deployment), server_type)
 
 
@@ -488,9 +487,9 @@ class LoadBalancerTests(SynchronousTestCase):
         deployment.open()
         deployment.pools[A].services[self.SERVICE] = 3
         error = AutoReconnect("")
-        deployment.topology.handle_connect_error(A, error, 0)
+        deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
         vars(error).update(_txmongo_stage="auth", _txmongo_service_id=self.SERVICE)
-        deployment.topology.handle_connect_error(A, error, 0)
+        deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
         self.assertEqual(deployment.journal, [("ready", A), ("clear", A, self.SERVICE, False)])
 
 

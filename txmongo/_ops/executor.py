@@ -22,7 +22,7 @@ from txmongo._cmap.connection import CheckOut
 from txmongo._deferreds import Deadline, current_failure
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.command_events import CommandEvents, SentCommand
-from txmongo.errors import AutoReconnect, DocumentTooLarge, InvalidOperation, OperationFailure
+from txmongo.errors import AutoReconnect, DocumentTooLarge, InvalidOperation, NotPrimaryError, OperationFailure
 
 if TYPE_CHECKING:
     from txmongo._cmap.connection import Connection
@@ -162,7 +162,13 @@ class Attempt(CheckOut):
         self._server.pool.check_in(self, abandoned=self.abandoned)
         if self._sent is not None:
             self._executor.succeeded(self._sent, reply)
-        return self._operation.parse(reply, self)
+        try:
+            return self._operation.parse(reply, self)
+        except NotPrimaryError as error:
+            # A write concern error in a reply that is ok may say that the primary stepped down.
+            assert self.connection is not None
+            self._executor.failed_on(self._server, self.connection, error)
+            raise
 
     def _failed(self, failure: Failure) -> Any:
         error: Any = failure.value

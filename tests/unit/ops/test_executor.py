@@ -30,6 +30,7 @@ from txmongo.errors import (
     AutoReconnect,
     DocumentTooLarge,
     InvalidOperation,
+    NotPrimaryError,
     OperationFailure,
     ServerSelectionTimeoutError,
 )
@@ -74,6 +75,15 @@ class Unparsable(Look):
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
         raise ValueError("bad news")
+
+
+class SteppedDown(Look):
+    """Finds in the reply that the server is no primary any more."""
+
+    __slots__ = ()
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
+        raise NotPrimaryError("shutting down", {"code": 91})
 
 
 class Wire:
@@ -214,6 +224,20 @@ class ExecuteTests(ExecutorTestCase):
         wire.answer({"ok": 0, "code": 59, "errmsg": "no such command"})
         self.failureResultOf(deferred, OperationFailure)
         self.assertEqual((self.pool.operation_count, self.pool.available_count), (0, 1))
+
+    def test_stepped_down(self) -> None:
+        """The topology hears of a step-down that only the parsing of the reply brings to light."""
+        seen: list[BaseException] = []
+        wire = self.opened()
+        handle_error = self.topology.handle_error
+        self.patch(
+            self.topology, "handle_error", lambda a, error, **k: (seen.append(error), handle_error(a, error, **k))
+        )
+        deferred = self.executor.execute(SteppedDown("admin"))
+        wire.read()
+        wire.answer({"ok": 1})
+        error = self.failureResultOf(deferred, NotPrimaryError).value
+        self.assertEqual(seen, [error])
 
     def test_unacknowledged(self) -> None:
         """An unacknowledged operation is done when it is written."""

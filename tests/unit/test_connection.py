@@ -1,0 +1,546 @@
+"""``txmongo.connection``: the client's arguments, its parts and its life, on scripted servers and a fake clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from pymongo import monitoring
+from pymongo.driver_info import DriverInfo
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import Nearest, ReadPreference
+from pymongo.server_api import ServerApi, ServerApiVersion
+from pymongo.topology_description import TOPOLOGY_TYPE
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmongo
+from txmongo.connection import (
+    ConnectionPool,
+    MongoConnection,
+    MongoConnectionPool,
+    lazyMongoConnection,
+    lazyMongoConnectionPool,
+)
+from txmongo.database import Database
+from txmongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    InvalidName,
+    InvalidOperation,
+    InvalidURI,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+)
+from txmongo.protocol import MongoProtocol
+from txmongo.testing import Behaviour, FakeServer
+
+MEMBER = {"setName": "rs", "hosts": ["a.example:27017", "b.example:27017"], "setVersion": 1}
+PRIMARY = {**MEMBER, "me": "a.example:27017", "isWritablePrimary": True, "secondary": False}
+SECONDARY = {**MEMBER, "me": "b.example:27017", "isWritablePrimary": False, "ismaster": False, "secondary": True}
+
+
+class ClientCase(SynchronousTestCase):
+    """Clients of scripted servers, by host name."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.server = FakeServer()
+        self.servers = {"fake.example": self.server}
+        self.clients: list[ConnectionPool[Any]] = []
+
+    def tearDown(self) -> None:
+        """Every client is disconnected in the end, and then no delayed call is left."""
+        disconnected = [client.disconnect() for client in self.clients]
+        self.turn()
+        for each in disconnected:
+            self.successResultOf(each)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def client(self, uri: str = "mongodb://fake.example", *args: Any, **options: Any) -> ConnectionPool[Any]:
+        """A client whose connections are in memory."""
+        client: ConnectionPool[Any] = ConnectionPool(
+            uri,
+            *args,
+            reactor=self.clock,
+            endpoint_for=lambda address: self.servers[address[0]].endpoint(self.clock),
+            **options,
+        )
+        self.clients.append(client)
+        return client
+
+    def turn(self) -> None:
+        """Let what is on its way arrive, several times there and back."""
+        for _ in range(40):
+            self.clock.advance(0)
+
+    def result(self, deferred: Any) -> Any:
+        """The result that comes without time passing."""
+        deferred = Deferred.fromCoroutine(_awaited(deferred))
+        self.turn()
+        return self.successResultOf(deferred)
+
+    def set_of_two(self) -> ConnectionPool[Any]:
+        """A client of a replica set with a primary and a secondary."""
+        self.servers.update({"a.example": FakeServer(hello=PRIMARY), "b.example": FakeServer(hello=SECONDARY)})
+        return self.client("mongodb://a.example,b.example/?replicaSet=rs")
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+class ArgumentTests(ClientCase):
+    """What a client is told."""
+
+    def test_default(self) -> None:
+        """Without arguments it is a growing pool of the local server."""
+        client: ConnectionPool[Any] = ConnectionPool(reactor=self.clock)
+        self.assertEqual(client.options.seeds, (("127.0.0.1", 27017),))
+        self.assertIsNone(client.options.pool_size)
+        self.successResultOf(client.disconnect())
+
+    def test_pool_size(self) -> None:
+        """A pool_size that is passed makes the pool fixed, a passed 1 too."""
+        for client in (self.client("mongodb://fake.example", 1), self.client(pool_size=1)):
+            self.assertEqual(client.options.pool_size, 1)
+        self.assertEqual(self.client(pool_size=3).options.pool_size, 3)
+        self.assertRaises(ConfigurationError, self.client, pool_size=1, maxPoolSize=5)
+        self.assertRaises(TypeError, self.client, pool_size="1")
+
+    def test_inherited(self) -> None:
+        """Options for documents and concerns go on to databases and collections."""
+        client = self.client(
+            "mongodb://fake.example/?readPreference=nearest",
+            w="majority",
+            readConcernLevel="local",
+            tz_aware=True,
+        )
+        options: CodecOptions[Any] = CodecOptions(tz_aware=True)
+        for target in (client, client.test, client.test.things):
+            self.assertEqual(
+                (target.codec_options, target.read_preference, target.write_concern, target.read_concern),
+                (options, Nearest(), WriteConcern("majority"), ReadConcern("local")),
+            )
+
+    def test_wrong(self) -> None:
+        """A wrong connection string, option, value or type is refused at the call, by its name."""
+        for error, text, arguments, options in (
+            (InvalidURI, "URI", ("http://fake.example",), {}),
+            (InvalidURI, "host", ("mongodb://",), {}),
+            (ConfigurationError, "nosuchoption", (), {"noSuchOption": 1}),
+            (ValueError, "maxPoolSize", (), {"maxPoolSize": -1}),
+            (TypeError, "uri", (5,), {}),
+            (ConfigurationError, "directConnection", ("mongodb://a,b",), {"directConnection": True}),
+            (ConfigurationError, "tls", (), {"tls": False, "tlsCAFile": "x"}),
+        ):
+            raised = self.assertRaises(error, self.client, *arguments, **options)
+            self.assertIn(text.lower(), str(raised).lower())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_uri(self) -> None:
+        """The parts of the connection string are there as in TxMongo, always the same object."""
+        client = self.client("mongodb://user:secret@fake.example:27018/base?appName=x")
+        parts = client.uri
+        self.assertIs(parts, client.uri)
+        self.assertEqual(parts["nodelist"], [("fake.example", 27018)])
+        self.assertEqual((parts["username"], parts["password"], parts["database"]), ("user", "secret", "base"))
+        self.assertIsNone(self.client().uri["username"])
+
+    def test_repr(self) -> None:
+        """The repr is a status line, without secrets."""
+        client = self.client("mongodb://user:secret@fake.example/?authMechanism=PLAIN")
+        self.assertNotIn("secret", repr(client) + repr(client.options) + repr(client.test.things))
+        self.assertTrue(repr(client).startswith("<ConnectionPool"))
+        client = self.client()
+        self.result(client)
+        self.assertIn("fake.example:27017 Standalone", repr(client))
+        client.disconnect()
+        self.assertIn("closed", repr(client))
+
+    def test_mongo_connection(self) -> None:
+        """MongoConnection and its other names: host and port, and a fixed pool of one."""
+        for kind in (MongoConnection, MongoConnectionPool, lazyMongoConnection, lazyMongoConnectionPool):
+            client: ConnectionPool[Any] = kind(
+                "fake.example", 27018, reactor=self.clock, endpoint_for=lambda _: self.server.endpoint(self.clock)
+            )
+            self.clients.append(client)
+            self.assertEqual((client.options.seeds, client.options.pool_size), ((("fake.example", 27018),), 1))
+        client = MongoConnection(
+            "::1", pool_size=3, reactor=self.clock, endpoint_for=lambda _: self.server.endpoint(self.clock)
+        )
+        self.clients.append(client)
+        self.assertEqual((client.options.seeds, client.options.pool_size), ((("::1", 27017),), 3))
+        wrong: Any = MongoConnection
+        self.assertRaises(TypeError, wrong, 5, reactor=self.clock)
+        self.assertRaises(TypeError, wrong, "localhost", "27017", reactor=self.clock)
+
+    def test_no_reactor(self) -> None:
+        """Importing the package installs no reactor."""
+        code = "import sys, txmongo; sys.exit('twisted.internet.reactor' in sys.modules)"
+        folder = Path(txmongo.__file__).parent.parent
+        self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode, 0)
+
+    def test_modules(self) -> None:
+        """Importing the package makes its modules reachable."""
+        self.assertIs(txmongo.connection.ConnectionPool, ConnectionPool)
+        self.assertIs(txmongo.MongoConnection, MongoConnection)
+
+
+class DatabasesTests(ClientCase):
+    """What a client leads to."""
+
+    def test_names(self) -> None:
+        """Attributes and items are databases."""
+        client = self.client()
+        for database in (client.test, client["test"], client.get_database("test")):
+            self.assertIsInstance(database, Database)
+            self.assertEqual((database.name, database.client), ("test", client))
+        self.assertRaises(InvalidName, lambda: client["a.b"])
+        self.assertRaises(TypeError, client.get_database, 5)
+
+    def test_underscores(self) -> None:
+        """An attribute with an underscore in front is no database, so that no protocol is claimed by accident."""
+        client = self.client()
+        self.assertIn("client['_test']", str(self.assertRaises(AttributeError, getattr, client, "_test")))
+        self.assertEqual(client["_test"].name, "_test")
+        self.assertRaises(TypeError, iter, client)
+
+    def test_default(self) -> None:
+        """The default database is that of the connection string."""
+        client = self.client("mongodb://fake.example/base")
+        concern = WriteConcern(2)
+        for database in (client.get_default_database(), client.get_database(), client.get_default_database("other")):
+            assert database is not None
+            self.assertEqual(database.name, "base")
+        database = client.get_default_database(write_concern=concern)
+        assert database is not None
+        self.assertEqual(database.write_concern, concern)
+
+    def test_no_default(self) -> None:
+        """Without one there is a default of the call, or None as in TxMongo."""
+        client = self.client()
+        self.assertIsNone(client.get_default_database())
+        database = client.get_default_database("other")
+        assert database is not None
+        self.assertEqual(database.name, "other")
+        self.assertRaises(ConfigurationError, client.get_database)
+
+    def test_list(self) -> None:
+        """Databases are listed as a cursor; of the names only those are asked for."""
+        self.server.answer("listDatabases", {"databases": [{"name": "a"}, {"name": "b"}]})
+        client = self.client()
+        self.assertEqual(self.result(client.list_databases(comment="c", filter={})), [{"name": "a"}, {"name": "b"}])
+        self.assertEqual(self.result(client.list_database_names()), ["a", "b"])
+        first, second = self.server.commands("listDatabases")
+        self.assertEqual((first["comment"], first["filter"], first["$db"]), ("c", {}, "admin"))
+        self.assertTrue(second["nameOnly"])
+        self.assertRaises(InvalidOperation, client.list_databases, session=object())
+
+    def test_drop(self) -> None:
+        """A database is dropped by name or by itself, with the client's write concern."""
+        self.server.answer("dropDatabase", {})
+        client = self.client(w=1)
+        self.assertIsNone(self.result(client.drop_database("test", comment="c")))
+        self.assertIsNone(self.result(client.drop_database(client.test)))
+        first, second = self.server.commands("dropDatabase")
+        self.assertEqual((first["$db"], first["comment"], first["writeConcern"]), ("test", "c", {"w": 1}))
+        self.assertEqual(second["$db"], "test")
+        wrong: Any = 5
+        self.assertRaises(TypeError, client.drop_database, wrong)
+        self.assertRaises(InvalidName, client.drop_database, "a.b")
+
+    def test_server_info(self) -> None:
+        """server_info is what the server says of its build."""
+        self.server.answer("buildinfo", {"version": "6.0"})
+        self.assertEqual(self.result(self.client().server_info())["version"], "6.0")
+
+
+class LifeTests(ClientCase):
+    """From the first use to the end."""
+
+    def test_lazy(self) -> None:
+        """Making a client connects to nothing; the first operation does."""
+        client = self.client()
+        self.turn()
+        self.assertEqual(self.server.accepted, 0)
+        self.assertEqual(self.result(client.test.command("ping")), {"ok": 1.0})
+
+    def test_fixed(self) -> None:
+        """A fixed pool opens its connections at once."""
+        self.client(pool_size=3)
+        self.turn()
+        self.assertGreaterEqual(self.server.connections, 4)
+
+    def test_await(self) -> None:
+        """Awaiting the client fires with it once a server has answered."""
+        client = self.client()
+        self.assertIs(self.result(client), client)
+        self.assertEqual(len(self.server.commands("ping")), 1)
+
+    def test_yield(self) -> None:
+        """Yielding the client in inlineCallbacks gives it back at once."""
+        client = self.client()
+
+        @inlineCallbacks
+        def use() -> Generator[Any, Any, Any]:
+            got = yield client
+            return got
+
+        self.assertIs(self.successResultOf(use()), client)
+
+    def test_await_fails(self) -> None:
+        """Awaiting a client whose server is not there fails in time, and says why."""
+        self.server.refusing = True
+        client = self.client(serverSelectionTimeoutMS=3000)
+        waiting = Deferred.fromCoroutine(_awaited(client))
+        for _ in range(40):
+            self.clock.advance(0.1)
+        error = self.failureResultOf(waiting, ServerSelectionTimeoutError).value
+        self.assertIn("fake.example:27017", str(error))
+        self.assertIn("refuse", str(error))
+
+    def test_await_wrong_password(self) -> None:
+        """Awaiting a client with a wrong password fails with the server's error, and names no password."""
+        self.server.answer("saslStart", {"ok": 0, "code": 18, "errmsg": "Authentication failed."})
+        client = self.client("mongodb://user:hunter2@fake.example/?authMechanism=SCRAM-SHA-256")
+        waiting = Deferred.fromCoroutine(_awaited(client))
+        self.turn()
+        error = self.failureResultOf(waiting, OperationFailure).value
+        self.assertEqual(error.code, 18)
+        self.assertNotIn("hunter2", str(error))
+
+    def test_block(self) -> None:
+        """A block disconnects the client at its end."""
+        client = self.client()
+
+        async def use() -> None:
+            async with client as same:
+                self.assertIs(same, client)
+                await client.test.command("ping")
+
+        self.result(Deferred.fromCoroutine(use()))
+        self.failureResultOf(client.test.command("ping"), InvalidOperation)
+
+    def test_disconnect(self) -> None:
+        """disconnect fires when no socket and no delayed call is left; later operations fail."""
+        client = self.client()
+        self.result(client)
+        first, second = client.disconnect(), client.close()
+        self.assertIsNot(first, second)
+        self.turn()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(self.server.connections, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.failureResultOf(client.test.command("ping"), InvalidOperation)
+        self.failureResultOf(client.test.things.find(), InvalidOperation)
+        self.failureResultOf(Deferred.fromCoroutine(_awaited(client)), InvalidOperation)
+        self.successResultOf(client.disconnect())
+
+    def test_disconnect_unused(self) -> None:
+        """A client that did nothing is disconnected at once."""
+        self.successResultOf(self.client().disconnect())
+
+    def test_disconnect_pending(self) -> None:
+        """What is pending fails: what was sent, what waits for a connection, what waits for a server."""
+        self.server.answer("slow", Behaviour.FALL_SILENT)
+        client = self.client()
+        self.result(client)
+        sent = client.test.command("slow")
+        self.turn()
+        nowhere = self.client("mongodb://fake.example/?replicaSet=other")
+        unselected = nowhere.test.command("ping")
+        self.turn()
+        ended = [client.disconnect(), nowhere.disconnect()]
+        self.turn()
+        self.failureResultOf(sent, AutoReconnect)
+        self.failureResultOf(unselected, InvalidOperation)
+        for each in ended:
+            self.successResultOf(each)
+
+    def test_disconnect_while_connecting(self) -> None:
+        """Disconnecting while the first connection is made ends it."""
+        self.server.answer("isMaster", Behaviour.FALL_SILENT)
+        self.server.answer("ismaster", Behaviour.FALL_SILENT)
+        self.server.answer("hello", Behaviour.FALL_SILENT)
+        client = self.client()
+        pending = client.test.command("ping")
+        self.turn()
+        ended = client.disconnect()
+        self.turn()
+        self.successResultOf(ended)
+        self.failureResultOf(pending, InvalidOperation)
+        self.assertEqual(self.server.connections, 0)
+
+    def test_dropped_cursor(self) -> None:
+        """A cursor that is dropped is killed, by the client's end at the latest."""
+        self.server.answer("find", {"cursor": {"id": 7, "ns": "test.things", "firstBatch": [{"_id": 1}]}})
+        self.server.answer("killCursors", {})
+        client = self.client()
+        self.result(client.test.things.find().next())
+        self.turn()
+        self.assertEqual([command["cursors"] for command in self.server.commands("killCursors")], [[7]])
+        self.result(client.test.things.find().next_batch())
+        self.result(client.disconnect())
+        self.assertEqual([command["cursors"] for command in self.server.commands("killCursors")], [[7], [7]])
+
+    def test_wire_up(self) -> None:
+        """Listeners, the Stable API and names of wrapping libraries reach where they belong."""
+
+        class Listener(monitoring.CommandListener):
+            def __init__(self) -> None:
+                self.names: list[str] = []
+
+            def started(self, event: monitoring.CommandStartedEvent) -> None:
+                self.names.append(event.command_name)
+
+            def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+                pass
+
+            def failed(self, event: monitoring.CommandFailedEvent) -> None:
+                pass
+
+        listener = Listener()
+        api = ServerApi(ServerApiVersion.V1, strict=True, deprecation_errors=False)
+        client = self.client(event_listeners=[listener], server_api=api)
+        client.append_metadata(DriverInfo("wrapper", "1.0"))
+        self.result(client.test.command("ping"))
+        self.assertEqual(listener.names, ["ping"])
+        [ping] = self.server.commands("ping")
+        self.assertEqual((ping["apiVersion"], ping["apiStrict"], ping["apiDeprecationErrors"]), ("1", True, False))
+        hellos = [command.document for command in self.server.received if "client" in command.document]
+        self.assertTrue(any("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))
+        wrong: Any = "wrapper"
+        self.assertRaises(TypeError, client.append_metadata, wrong)
+
+    def test_plain_api(self) -> None:
+        """Of the Stable API only what was declared is sent."""
+        client = self.client(server_api=ServerApi(ServerApiVersion.V1))
+        self.result(client.test.command("ping"))
+        [ping] = self.server.commands("ping")
+        self.assertEqual((ping["apiVersion"], "apiStrict" in ping), ("1", False))
+
+
+class DeploymentTests(ClientCase):
+    """What a client knows of its deployment."""
+
+    def test_standalone(self) -> None:
+        """A server on its own has an address, and nothing of a replica set."""
+        client = self.client()
+        self.assertEqual(client.nodes, frozenset())
+        self.assertEqual(self.result(client.address), ("fake.example", 27017))
+        self.assertIsNone(self.result(client.primary))
+        self.assertEqual(self.result(client.secondaries), set())
+        self.assertEqual(self.result(client.arbiters), set())
+        self.assertTrue(self.result(client.is_primary))
+        self.assertFalse(self.result(client.is_mongos))
+        self.assertEqual(client.nodes, {("fake.example", 27017)})
+        self.assertEqual(client.topology_description.topology_type, TOPOLOGY_TYPE.Single)
+
+    def test_replica_set(self) -> None:
+        """Of a replica set the members are known by their states."""
+        client = self.set_of_two()
+        self.assertEqual(self.result(client.address), ("a.example", 27017))
+        self.turn()
+        self.assertEqual(self.result(client.primary), ("a.example", 27017))
+        self.assertEqual(self.result(client.secondaries), {("b.example", 27017)})
+        self.assertEqual(self.result(client.arbiters), set())
+        self.assertEqual(client.nodes, {("a.example", 27017), ("b.example", 27017)})
+
+    def test_sharded(self) -> None:
+        """Of several mongos none is the one address."""
+        for name in ("a.example", "b.example"):
+            self.servers[name] = FakeServer(hello={"msg": "isdbgrid"})
+        client = self.client("mongodb://a.example,b.example")
+        address = client.address
+        self.turn()
+        self.failureResultOf(address, InvalidOperation)
+        self.assertTrue(self.result(client.is_mongos))
+
+    def test_read_preference(self) -> None:
+        """A read goes where its preference says, a write to the primary."""
+        client = self.set_of_two()
+        self.result(client)
+        self.turn()
+        for server in (self.servers["a.example"], self.servers["b.example"]):
+            server.answer("count", {"n": 1})
+        secondary = client.get_database("test", read_preference=ReadPreference.SECONDARY)
+        self.result(secondary.things.estimated_document_count())
+        self.assertEqual(len(self.servers["b.example"].commands("count")), 1)
+        self.assertEqual(self.servers["b.example"].commands("count")[0]["$readPreference"], {"mode": "secondary"})
+        self.result(client.test.things.estimated_document_count())
+        self.assertEqual(len(self.servers["a.example"].commands("count")), 1)
+
+    def test_get_more(self) -> None:
+        """getMore goes to the server that has the cursor, whatever the preference."""
+        client = self.set_of_two()
+        self.result(client)
+        self.turn()
+        self.servers["b.example"].answer("find", {"cursor": {"id": 7, "ns": "test.things", "firstBatch": [{"_id": 1}]}})
+        self.servers["b.example"].answer(
+            "getMore", {"cursor": {"id": 0, "ns": "test.things", "nextBatch": [{"_id": 2}]}}
+        )
+        things = client.get_database("test", read_preference=ReadPreference.SECONDARY).things
+        self.assertEqual(self.result(things.find()), [{"_id": 1}, {"_id": 2}])
+
+
+class ProtocolTests(ClientCase):
+    """The protocols themselves."""
+
+    def test_getprotocol(self) -> None:
+        """A connected protocol, on which commands can be sent."""
+        client = self.client()
+        protocol = self.result(client.getprotocol())
+        self.assertIsInstance(protocol, MongoProtocol)
+        self.assertEqual(self.result(protocol.command("test", {"ping": 1})), {"ok": 1.0})
+        self.assertIn(protocol, client.getprotocols())
+
+    def test_getprotocols(self) -> None:
+        """Those of all pools; none before the first connection."""
+        self.assertEqual(self.client().getprotocols(), [])
+
+
+class SrvTests(ClientCase):
+    """A client whose servers DNS tells."""
+
+    def test_resolved(self) -> None:
+        """The servers and options that DNS tells are used, TLS by default, metadata of before included."""
+
+        class Record:
+            def __init__(self, **payload: Any) -> None:
+                self.payload = type("Payload", (), payload)()
+                self.type = 33 if "target" in payload else 16
+                self.ttl = 60
+                self.payload.ttl = 60
+
+        class Name:
+            name = b"fake.example.com"
+
+            def __str__(self) -> str:
+                return "fake.example.com"
+
+        class Resolver:
+            def lookupService(self, name: str, timeout: Any = ()) -> Deferred[Any]:
+                found: Deferred[Any] = Deferred()
+                found.callback(([Record(target=Name(), port=27017, priority=0, weight=0)], [], []))
+                return found
+
+            def lookupText(self, name: str, timeout: Any = ()) -> Deferred[Any]:
+                found: Deferred[Any] = Deferred()
+                found.callback(([Record(data=[b"authSource=other"])], [], []))
+                return found
+
+        self.servers["fake.example.com"] = self.server
+        client = self.client("mongodb+srv://cluster.example.com/?tls=false", resolver=Resolver())
+        client.append_metadata(DriverInfo("wrapper", "1.0"))
+        self.result(client.test.command("ping"))
+        self.assertEqual(client.options.seeds, (("fake.example.com", 27017),))
+        hellos = [command.document for command in self.server.received if "client" in command.document]
+        self.assertTrue(all("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))

@@ -17,7 +17,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from txmongo.testing import CertificateAuthority, FakeServer, Mongod, MongodFailed, MongodNotFound, ReplicaSet
+from txmongo.testing import (
+    CertificateAuthority,
+    FakeServer,
+    Mongod,
+    MongodFailed,
+    MongodNotFound,
+    NotInTime,
+    ReplicaSet,
+)
 
 
 def ask(uri: str, command: str, **options: Any) -> Deferred[dict[str, Any]]:
@@ -153,6 +161,19 @@ class MongodTests(TestCase):
         mongod.thaw()
         self.assertEqual((await waiting)["ok"], 1)
 
+    async def test_guard_dies(self) -> None:
+        """When the process that guards it is killed, the server goes too; start() fails and removes what is left."""
+        mongod = await Mongod(reactor).start()
+        pid, folder = mongod.pid, mongod.folder
+        assert pid is not None and folder is not None
+        status = Path(f"/proc/{pid}/status").read_text()
+        os.kill(int(status.split("PPid:")[1].split()[0]), signal.SIGKILL)
+        while alive(pid) or mongod.running:
+            await task.deferLater(reactor, 0.01)
+        error = await self.assertFailure(mongod.start(), MongodFailed)
+        self.assertIn("guards", str(error))
+        self.assertFalse(folder.exists())
+
     async def test_run_dies(self) -> None:
         """When the process that started it is killed by SIGKILL, server and folder go too."""
         program = (
@@ -241,6 +262,15 @@ class ReplicaSetTests(TestCase):
         replica_set = await ReplicaSet(reactor, 1).start()
         self.addCleanup(replica_set.stop)
         self.assertEqual((await ask(replica_set.uri, "hello"))["setName"], "rs0")
+
+    async def test_no_primary(self) -> None:
+        """Where no primary can be elected, waiting for one fails in time and says what there is."""
+        replica_set = await ReplicaSet(reactor, 2).start()
+        self.addCleanup(replica_set.stop)
+        primary = await replica_set.primary()
+        await replica_set.kill(primary)
+        error = await self.assertFailure(replica_set.primary(timeout=0.5, other_than=primary), NotInTime)
+        self.assertIn("stopped", str(error))
 
     async def test_member_fails(self) -> None:
         """When a member does not start, start() fails as it did and stops the others."""

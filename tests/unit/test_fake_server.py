@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bson
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
@@ -9,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmongo._testing.memory import MemoryAddress
 from txmongo.errors import AutoReconnect, OperationFailure
 from txmongo.protocol import MongoProtocol, Msg, Query
 from txmongo.testing import HELLO, Behaviour, FakeServer
@@ -178,6 +181,16 @@ class FakeServerTests(SynchronousTestCase):
         client.close()
         self.turn()
         self.assertEqual((len(self.server.received), self.server.connections, len(lost)), (1, 0, 1))
+
+    def test_transport(self) -> None:
+        """An end of a connection in memory is a transport: pieces are written, addresses can be asked for."""
+        client = self.connect()
+        transport: Any = client.transport
+        message = Msg.create({"ping": 1, "$db": "admin"}).encode(1)
+        transport.writeSequence([message[:20], message[20:]])
+        self.turn()
+        self.assertEqual(len(self.server.commands("ping")), 1)
+        self.assertEqual((type(transport.getHost()), type(transport.getPeer())), (MemoryAddress, MemoryAddress))
 
     def test_stop(self) -> None:
         """stop() closes every connection."""

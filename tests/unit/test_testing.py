@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from pymongo.uri_parser import parse_uri
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -81,7 +81,7 @@ class WaitUntilTests(SynchronousTestCase):
 
     def test_holds_at_once(self) -> None:
         """A condition that holds is not waited for."""
-        self.assertIsNone(self.successResultOf(wait_until(Clock(), lambda: True, 1)))
+        self.assertEqual(self.successResultOf(wait_until(Clock(), lambda: "yes", 1)), "yes")
 
     def test_holds_later(self) -> None:
         """The Deferred fires once the condition holds, and the clock is left clean."""
@@ -91,15 +91,26 @@ class WaitUntilTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         facts.append("now")
         clock.advance(0.01)
-        self.assertIsNone(self.successResultOf(waiting))
+        self.assertIs(self.successResultOf(waiting), True)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_deferred(self) -> None:
+        """The answer may come through a Deferred, which is waited for."""
+        answers = [succeed(0), Deferred[int](), succeed(7)]
+        clock, rest = Clock(), list(answers)
+        waiting = wait_until(clock, lambda: rest.pop(0), 1)
+        clock.advance(0.01)
+        clock.advance(5)
+        self.assertNoResult(waiting)
+        answers[1].callback(0)
+        self.failureResultOf(waiting, NotInTime)
 
     def test_too_late(self) -> None:
         """It fails with NotInTime when time is up."""
         clock = Clock()
-        waiting = wait_until(clock, lambda: False, 1)
+        waiting = wait_until(clock, lambda: False, 1, "the moon is not blue")
         clock.pump([0.25] * 4)
-        self.failureResultOf(waiting, NotInTime)
+        self.assertEqual(str(self.failureResultOf(waiting, NotInTime).value), "the moon is not blue")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_condition_raises(self) -> None:

@@ -8,53 +8,55 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from twisted.internet import defer, error, interfaces, protocol, task
+from twisted.internet import defer, protocol, task
 from twisted.python.failure import Failure
 
 from txmongo._testing import guard
 
 POLL_INTERVAL = 0.01
 
+T = TypeVar("T")
+
 
 class NotInTime(Exception):
     """What was waited for did not happen in time."""
 
 
-def wait_until(clock: interfaces.IReactorTime, condition: Callable[[], bool], timeout: float) -> defer.Deferred[None]:
-    """Ask every few milliseconds until the condition holds.
+def wait_until(
+    clock: Any, ask: Callable[[], T | defer.Deferred[T]], timeout: float, what: str = "not in time"
+) -> defer.Deferred[T]:
+    """Ask every few milliseconds until the answer is true in Python's sense.
 
-    :returns: a Deferred of None; it fails with :class:`NotInTime` after ``timeout`` seconds, and with what the
-        condition raises.
+    :param ask: gives the answer or a Deferred of it.
+    :param what: the text of the error if time runs out.
+    :returns: a Deferred of the answer; it fails with :class:`NotInTime` after ``timeout`` seconds, and as ``ask``
+        fails.
     """
+    return defer.Deferred.fromCoroutine(_ask_until(clock, ask, timeout, what))
+
+
+async def _ask_until(clock: Any, ask: Callable[[], T | defer.Deferred[T]], timeout: float, what: str) -> T:
     give_up_at = clock.seconds() + timeout
+    while True:
+        answer: Any = await defer.maybeDeferred(ask)
+        if answer:
+            return cast(T, answer)
+        if clock.seconds() >= give_up_at:
+            raise NotInTime(what)
+        await task.deferLater(clock, POLL_INTERVAL, lambda: None)
 
-    def look() -> None:
-        if condition():
-            loop.stop()
-        elif clock.seconds() >= give_up_at:
-            raise NotInTime("not in time")
 
-    loop = task.LoopingCall(look)
-    loop.clock = clock
-
-    def cancelled(waiting: defer.Deferred[None]) -> None:
-        waiting.errback(defer.CancelledError())
-        loop.stop()
-
-    waiting: defer.Deferred[None] = defer.Deferred(cancelled)
-    loop.start(POLL_INTERVAL).addCallbacks(
-        lambda _: None if waiting.called else waiting.callback(None),
-        lambda reason: None if waiting.called else waiting.errback(reason),
-    )
-    return waiting
+class GuardLost(OSError):
+    """Somebody has killed the guard; what it ran has been killed with it."""
 
 
 class _GuardProtocol(protocol.ProcessProtocol):
@@ -62,12 +64,15 @@ class _GuardProtocol(protocol.ProcessProtocol):
 
     def __init__(self) -> None:
         self.ended = False
-        self.waiting: defer.Deferred[None] | None = None
+        self._waiting: defer.Deferred[None] = defer.Deferred()
 
     def processEnded(self, reason: Failure) -> None:
         self.ended = True
-        if self.waiting is not None:
-            self.waiting.callback(None)
+        self._waiting.callback(None)
+
+    def wait(self) -> defer.Deferred[None]:
+        """Fires when it has; to be called once."""
+        return self._waiting
 
 
 class Den:
@@ -90,10 +95,10 @@ class Den:
         self._orders = self._reports = -1
         self._unread = b""
 
-    def open(self) -> defer.Deferred[None]:
+    def open(self) -> defer.Deferred[bool]:
         """Start the guard and have it make the folder.
 
-        :returns: a Deferred of None, once the folder is there.
+        :returns: a Deferred of True, once the folder is there.
         """
         theirs_in, self._orders = os.pipe()
         self._reports, theirs_out = os.pipe()
@@ -117,6 +122,7 @@ class Den:
 
         :returns: a Deferred of its process id; it fails with OSError where the command cannot be run.
         """
+        self.look()
         self.exit_code = self._failure = None
         os.write(self._orders, json.dumps(command).encode() + b"\n")
 
@@ -139,7 +145,7 @@ class Den:
         for line in lines:
             self._note(json.loads(line))
         if self._guard is None or self._guard.ended:
-            raise error.ProcessTerminated(status=None)
+            raise GuardLost("the process that guards a test server has ended")
         return True
 
     def _note(self, report: dict[str, Any]) -> None:
@@ -167,10 +173,10 @@ class Den:
         if self.running and self.pid is not None:
             os.kill(self.pid, number)
 
-    def kill(self) -> defer.Deferred[None]:
+    def kill(self) -> defer.Deferred[bool]:
         """Kill the process; the folder stays.
 
-        :returns: a Deferred of None, once it is gone.
+        :returns: a Deferred of True, once it is gone.
         """
         self.signal(signal.SIGKILL)
         return wait_until(self._reactor, lambda: not self.running, 30)
@@ -180,14 +186,15 @@ class Den:
 
         :returns: a Deferred of None, once both are gone.
         """
-        ended, self._guard = self._guard, None
-        if ended is None:
+        end, self._guard = self._guard, None
+        if end is None:
             return defer.succeed(None)
         os.close(self._orders)
         os.close(self._reports)
         self.pid = None
         self._ready = False
-        if ended.ended:
-            return defer.succeed(None)
-        ended.waiting = defer.Deferred()
-        return ended.waiting
+        return end.wait().addCallback(lambda _: self._remove_folder())
+
+    def _remove_folder(self) -> None:
+        """The guard's work, in case that somebody has killed the guard."""
+        shutil.rmtree(self.folder, ignore_errors=True)

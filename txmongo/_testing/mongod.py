@@ -299,7 +299,7 @@ class Mongod:
 
         :returns: a Deferred of None, once it is gone.
         """
-        return defer.succeed(None) if self._den is None else self._den.kill()
+        return defer.succeed(None) if self._den is None else self._den.kill().addCallback(lambda _: None)
 
     def stop(self) -> defer.Deferred[None]:
         """Kill it and remove its data.

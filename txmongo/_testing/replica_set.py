@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
-from twisted.internet import defer, task
+from twisted.internet import defer
 
-from txmongo._testing.den import POLL_INTERVAL, NotInTime
+from txmongo._testing.den import wait_until
 from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
 from txmongo.errors import PyMongoError
 
 FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
 HEARTBEAT_INTERVAL = 0.5
+
+T = TypeVar("T")
 
 
 class ReplicaSet:
@@ -117,7 +119,7 @@ class ReplicaSet:
                 for member in self.members:
                     member.credentials = primary.credentials
             await self._calm_down(primary)
-            await self._wait_for_secondaries()
+            await self._wait_for_members()
         except BaseException:
             await self.stop()
             raise
@@ -137,36 +139,40 @@ class ReplicaSet:
         current["version"] += 1
         await primary.command("admin", {"replSetReconfig": current})
 
-    async def _wait_for_secondaries(self) -> None:
-        """Wait until every other member replicates, so that no test begins with a member that takes no reads."""
+    async def _wait_for_members(self) -> None:
+        """Wait until every member takes reads, so that no test begins before that."""
         for member in self.members:
-            await self._until_hello(member, lambda hello: bool(hello["isWritablePrimary"] or hello["secondary"]))
+            await self._until_ready(member)
 
-    async def _until_hello(self, member: Mongod, condition: Any) -> None:
-        give_up_at = self._reactor.seconds() + self._start_timeout
-        while not condition(await member.command("admin", {"hello": 1})):
-            if self._reactor.seconds() >= give_up_at:
-                raise NotInTime(f"{member!r} did not come round within {self._start_timeout:g} s")
-            await task.deferLater(self._reactor, POLL_INTERVAL)
+    def _until_ready(self, member: Mongod) -> defer.Deferred[bool]:
+        async def ready() -> bool:
+            hello = await member.command("admin", {"hello": 1})
+            return bool(hello["isWritablePrimary"] or hello["secondary"])
 
-    def primary(self, *, other_than: Mongod | None = None) -> defer.Deferred[Mongod]:
+        return self._wait_until(ready, f"{member!r} became neither primary nor secondary", self._start_timeout)
+
+    def _wait_until(self, ask: Callable[[], Coroutine[Any, Any, T]], what: str, timeout: float) -> defer.Deferred[T]:
+        what = f"{what} within {timeout:g} s"
+        return wait_until(self._reactor, lambda: defer.Deferred.fromCoroutine(ask()), timeout, what)
+
+    def primary(self, *, other_than: Mongod | None = None, timeout: float | None = None) -> defer.Deferred[Mongod]:
         """The member that is primary; waits for one to be elected. Frozen members are not asked.
 
         :param other_than: a member that is not meant, such as the one just killed.
-        :returns: a Deferred of the member; it fails with :class:`NotInTime` after ``start_timeout`` seconds.
+        :param timeout: in seconds; ``start_timeout`` if not given.
+        :returns: a Deferred of the member; it fails with :class:`NotInTime` when time is up.
         """
-        return defer.Deferred.fromCoroutine(self._primary(other_than))
 
-    async def _primary(self, other_than: Mongod | None) -> Mongod:
-        give_up_at = self._reactor.seconds() + self._start_timeout
-        while True:
+        async def primary() -> Mongod | None:
             for member in self.members:
                 askable = member is not other_than and member.running and member not in self._frozen
                 if askable and await self._is_primary(member):
                     return member
-            if self._reactor.seconds() >= give_up_at:
-                raise NotInTime(f"no primary within {self._start_timeout:g} s: {self!r}")
-            await task.deferLater(self._reactor, POLL_INTERVAL)
+            return None
+
+        seconds = self._start_timeout if timeout is None else timeout
+        found: defer.Deferred[Any] = self._wait_until(primary, f"{self!r} has no primary", seconds)
+        return found
 
     async def _is_primary(self, member: Mongod) -> bool:
         try:
@@ -208,7 +214,7 @@ class ReplicaSet:
     async def _restart(self, member: Mongod) -> Mongod:
         await self.kill(member)
         await member.start()
-        await self._until_hello(member, lambda hello: bool(hello["isWritablePrimary"] or hello["secondary"]))
+        await self._until_ready(member)
         return member
 
     def freeze(self, member: Mongod) -> None:

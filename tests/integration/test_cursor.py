@@ -45,6 +45,7 @@ class ListTests(CursorCase):
     async def test_batches(self) -> None:
         """The list is complete and in order, whatever the size of the batches."""
         expected = list(range(1000))
+        options: Any
         for options in ({}, {"batch_size": 7}, {"batch_size": 1000}, {"batch_size": 1, "limit": 5}):
             found = await self.things.find(sort=[("_id", 1)], **options)
             self.assertEqual([each["_id"] for each in found], expected[: options.get("limit")])
@@ -297,12 +298,12 @@ class TailableTests(CursorCase):
         cursor = self.capped.find(cursor_type=CursorType.TAILABLE_AWAIT).max_await_time_ms(5000)
         self.assertEqual(len(await cursor.next_batch()), 3)
         waiting = cursor.next_batch()
-        started = reactor.seconds()  # type: ignore[attr-defined]
+        started = reactor.seconds()
         await task.deferLater(reactor, 0.05)
         await self.client.admin.command("ping")
         await self.capped.insert_one({"_id": 3})
         self.assertEqual(await waiting, [{"_id": 3}])
-        self.assertLess(reactor.seconds() - started, 2)  # type: ignore[attr-defined]
+        self.assertLess(reactor.seconds() - started, 2)
         await cursor.close()
 
     async def test_await_ends(self) -> None:

@@ -1,0 +1,163 @@
+"""The client on real servers: databases, deployment, first connection and end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo.topology_description import TOPOLOGY_TYPE
+from twisted.internet import defer, reactor, task
+
+from tests.integration.servers import CollectionTestCase, replica_set, standalone
+from txmongo.connection import ConnectionPool, MongoConnection
+from txmongo.errors import AutoReconnect, InvalidOperation
+from txmongo.protocol import MongoProtocol
+
+
+class ClientTests(CollectionTestCase):
+    """A client of a standalone."""
+
+    async def test_await(self) -> None:
+        """Awaiting a client gives the client, connected."""
+        client: ConnectionPool[Any] = ConnectionPool(self.uri)
+        self.assertIs(await client, client)
+        self.assertGreater(len(client.getprotocols()), 0)
+        await client.disconnect()
+        self.assertEqual(client.getprotocols(), [])
+
+    @defer.inlineCallbacks
+    def test_old_example(self) -> Any:
+        """The example of TxMongo's documentation."""
+        mongo = yield ConnectionPool(self.uri)
+        foo = mongo.foo
+        test = foo.test
+        yield test.drop()
+        yield test.insert_one({"_id": 1})
+        docs = yield test.find(limit=10)
+        self.assertEqual(docs, [{"_id": 1}])
+        yield mongo.drop_database("foo")
+        yield mongo.disconnect()
+
+    async def test_databases(self) -> None:
+        """Databases are listed and dropped."""
+        await self.client.txmongo_tests_b.things.insert_one({})
+        names = await self.client.list_database_names()
+        self.assertIn("txmongo_tests_b", names)
+        [found] = await self.client.list_databases(filter={"name": "txmongo_tests_b"})
+        self.assertEqual((found["name"], found["empty"]), ("txmongo_tests_b", False))
+        await self.client.drop_database(self.client.txmongo_tests_b)
+        self.assertNotIn("txmongo_tests_b", await self.client.list_database_names())
+        await self.client.drop_database("txmongo_tests_b")
+
+    async def test_server_info(self) -> None:
+        """What the server says of itself."""
+        self.assertIn("version", await self.client.server_info())
+
+    async def test_deployment(self) -> None:
+        """A standalone has an address and no members."""
+        server = await standalone()
+        self.assertEqual(await self.client.address, (server.host, server.port))
+        self.assertEqual(self.client.nodes, {(server.host, server.port)})
+        self.assertIsNone(await self.client.primary)
+        self.assertEqual(await self.client.secondaries, set())
+        self.assertTrue(await self.client.is_primary)
+        self.assertEqual(self.client.topology_description.topology_type, TOPOLOGY_TYPE.Single)
+        self.assertIn(str(server.port), repr(self.client))
+
+    async def test_protocol(self) -> None:
+        """A protocol to talk to directly."""
+        protocol = await self.client.getprotocol()
+        self.assertIsInstance(protocol, MongoProtocol)
+        self.assertEqual(await protocol.command("admin", {"ping": 1}), {"ok": 1.0})
+
+    async def test_end(self) -> None:
+        """After disconnect nothing is left in the reactor, and operations fail."""
+        client: ConnectionPool[Any] = ConnectionPool(self.uri)
+        await client.a.b.find_one()
+        slow = client.a.command({"find": "b", "filter": {"$where": "sleep(1000) || true"}})
+        await self.client.txmongo_tests.b.insert_one({})
+        cursor = client.txmongo_tests.b.find({"$where": "sleep(2000) || true"})
+        cursor.addErrback(lambda failure: failure.trap(AutoReconnect))
+        slow.addErrback(lambda failure: failure.trap(AutoReconnect))
+        await task.deferLater(reactor, 0.02)
+        started = reactor.seconds()
+        await client.disconnect()
+        await cursor
+        await slow
+        self.assertLess(reactor.seconds() - started, 0.9)
+        await self.failure(client.a.b.find_one(), InvalidOperation)
+        await self.failure(client.a.b.find(), InvalidOperation)
+        await client.disconnect()
+
+    async def test_end_at_once(self) -> None:
+        """A client may be disconnected before anything has come of it."""
+        client: ConnectionPool[Any] = ConnectionPool(self.uri)
+        pending = client.a.b.find_one()
+        ended = client.disconnect()
+        await self.failure(pending, InvalidOperation)
+        await ended
+
+    async def test_block(self) -> None:
+        """A block that ends disconnects."""
+        async with ConnectionPool(self.uri) as client:
+            await client.a.b.find_one()
+        await self.failure(client.a.b.find_one(), InvalidOperation)
+
+    async def test_fixed(self) -> None:
+        """On one fixed connection operations are carried out in the order of the calls, none of them awaited."""
+        server = await standalone()
+        client: MongoConnection[Any] = MongoConnection(server.host, server.port)
+        things = client.txmongo_tests.things
+        for number in range(200):
+            things.update_one({"_id": 1}, {"$set": {"n": number}}, upsert=True)
+            things.update_one({"_id": 1, "n": number}, {"$push": {"seen": number}})
+        found = await things.find_one(1)
+        assert found is not None
+        self.assertEqual(found["seen"], list(range(200)))
+        self.assertEqual(len(client.getprotocols()), 1)
+        await client.disconnect()
+
+    async def test_pool_sizes(self) -> None:
+        """A fixed pool has just so many connections."""
+        client: ConnectionPool[Any] = ConnectionPool(self.uri, pool_size=3)
+        await client
+        await defer.gatherResults([client.a.b.find_one() for _ in range(30)])
+        self.assertEqual(len(client.getprotocols()), 3)
+        await client.disconnect()
+
+    async def test_many_clients(self) -> None:
+        """Ten clients at once, and not a trace of them afterwards."""
+        clients: list[ConnectionPool[Any]] = [ConnectionPool(self.uri) for _ in range(10)]
+        await defer.gatherResults([client.a.b.find_one() for client in clients])
+        await defer.gatherResults([client.disconnect() for client in clients])
+
+
+class ReplicaSetTests(CollectionTestCase):
+    """A client of a replica set."""
+
+    on_replica_set = True
+
+    async def test_deployment(self) -> None:
+        """The members are known by their states."""
+        members = await replica_set()
+        primary = await members.primary()
+        self.assertEqual(await self.client.primary, (primary.host, primary.port))
+        self.assertEqual(await self.client.secondaries, set())
+        self.assertEqual(self.client.topology_description.topology_type, TOPOLOGY_TYPE.ReplicaSetWithPrimary)
+
+    async def test_discovery(self) -> None:
+        """One member, without the set's name, leads to the set."""
+        members = await replica_set()
+        primary = await members.primary()
+        client: ConnectionPool[Any] = ConnectionPool(f"mongodb://{primary.host}:{primary.port}")
+        await client.txmongo_tests.things.insert_one({})
+        self.assertEqual(client.topology_description.topology_type, TOPOLOGY_TYPE.ReplicaSetWithPrimary)
+        await client.disconnect()
+
+    async def test_direct(self) -> None:
+        """directConnection stays with the one member."""
+        members = await replica_set()
+        primary = await members.primary()
+        client: ConnectionPool[Any] = ConnectionPool(f"mongodb://{primary.host}:{primary.port}/?directConnection=true")
+        await client.txmongo_tests.things.find_one()
+        self.assertEqual(client.topology_description.topology_type, TOPOLOGY_TYPE.Single)
+        await client.disconnect()

@@ -514,7 +514,7 @@ class Collection(Generic[DocumentType]):
         :param let: variables for ``$$name`` in expressions (MongoDB 5.0).
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the ``findAndModify`` command, such as ``collation`` and ``maxTimeMS``.
-        :returns: a Deferred that fires with the document, or ``None`` if none matched. It fails with
+        :returns: a Deferred that fires with the document, or ``None`` if none matched or with ``w=0``. It fails with
             :class:`~txmongo.errors.WriteConcernError` (or :class:`~txmongo.errors.WTimeoutError`) if it was carried out
             but the write concern could not be kept, and as every operation (see the class).
         """

@@ -305,8 +305,9 @@ class UnacknowledgedTests(CollectionTestCase):
             await nothing.replace_one({"_id": 2}, {"b": 1}),
             await nothing.delete_one({"_id": 3}),
         ]
+        self.assertIsNone(await nothing.find_one_and_update({"_id": 2}, {"$inc": {"b": 1}}))
         self.assertFalse(any(result.acknowledged for result in results))
-        self.assertEqual(await self.contents(), [{"_id": 1, "a": 1}, {"_id": 2, "b": 1}])
+        self.assertEqual(await self.contents(), [{"_id": 1, "a": 1}, {"_id": 2, "b": 2}])
 
     async def test_errors_are_silent(self) -> None:
         """What the server refuses is not heard of, but what the driver can see is."""

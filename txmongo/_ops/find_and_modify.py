@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from txmongo._ops.arguments import is_id_equality
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
-from txmongo._ops.writes import WriteTarget, check_write_reply
+from txmongo._ops.writes import COMMAND_OVERHEAD, WriteTarget, check_size, check_write_reply
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._wire.op_msg import Msg
 
 __all__ = ["FindAndModify"]
 
@@ -18,7 +19,7 @@ __all__ = ["FindAndModify"]
 class FindAndModify(Operation[Any]):
     """Change or remove at most one document and get it, as it was before or as it is then.
 
-    The server answers it even with ``w=0``, so it is never sent as an unacknowledged one.
+    Unacknowledged, there is no document to get.
 
     :ivar fields: the fields of the command after its name and ``query``.
     """
@@ -30,10 +31,12 @@ class FindAndModify(Operation[Any]):
     user_fields = {"value": 1}
 
     def __init__(self, target: WriteTarget, query: Mapping[str, Any], fields: dict[str, Any]) -> None:
+        write_concern = fields.get("writeConcern")
         super().__init__(
             target.database,
             codec_options=target.codec_options,
             reply_codec_options=target.codec_options,
+            acknowledged=target.acknowledged if write_concern is None else write_concern.get("w", 1) != 0,
             service_class=target.find_and_modify_class,
             bounded=target.answers_soon and is_id_equality(query),
         )
@@ -50,8 +53,18 @@ class FindAndModify(Operation[Any]):
         command.update(self.fields)
         return command
 
+    def encode(self, command: dict[str, Any], description: StreamDescription) -> Msg:
+        """The message.
+
+        :raises InvalidDocument: a value that BSON cannot hold.
+        :raises DocumentTooLarge: more than the server takes; nothing was sent.
+        """
+        message = super().encode(command, description)
+        check_size(self.name, len(message.body), description.max_bson_size + COMMAND_OVERHEAD)
+        return message
+
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
-        """The document, or ``None`` when no document matched (or none was there before an upsert)."""
+        """The document; ``None`` when none matched, none was there before an upsert, or there is no reply."""
         if reply is None:
             return None
         check_write_reply(reply)

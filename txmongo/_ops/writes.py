@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
     from txmongo._wire.op_msg import Msg
 
-__all__ = ["WriteOperation", "WriteTarget", "check_write_reply", "write_options"]
+__all__ = ["COMMAND_OVERHEAD", "WriteOperation", "WriteTarget", "check_size", "check_write_reply", "write_options"]
 
 ResultT = TypeVar("ResultT")
 
@@ -146,23 +146,24 @@ class WriteOperation(Operation[ResultT]):
         :raises DocumentTooLarge: more than the server takes; nothing was sent.
         """
         message = super().encode(command, description)
-        if len(message.body) > description.max_bson_size:
-            self._check_size(message, command, description.max_bson_size)
+        size = len(message.body)
+        if size > description.max_bson_size:
+            check_size(self.name, size, description.max_bson_size + COMMAND_OVERHEAD)
+            if not self.acknowledged:
+                # Nobody would hear that the server refuses the document itself.
+                statement = bson.encode(command[self.statements_field][0], False, self.codec_options)
+                check_size(self.name, len(statement), description.max_bson_size)
         return message
 
-    def _check_size(self, message: Msg, command: dict[str, Any], max_bson_size: int) -> None:
-        """Refuse what the server would answer with a closed connection, or not at all."""
-        size = len(message.body)
-        limit = max_bson_size + COMMAND_OVERHEAD
-        if size <= limit and not self.acknowledged:
-            # Nobody would hear of the server's refusal.
-            limit = max_bson_size
-            size = len(bson.encode(command[self.statements_field][0], False, self.codec_options))
-        if size > limit:
-            raise DocumentTooLarge(
-                f"{self.name}: {size} bytes of BSON are too large: the server takes documents of up to {max_bson_size} "
-                "bytes"
-            )
+
+def check_size(name: str, size: int, limit: int) -> None:
+    """Refuse what the server would answer with an error that says little, or not at all.
+
+    :param size: bytes of a command, or of a document in it.
+    :raises DocumentTooLarge: it is more than ``limit``.
+    """
+    if size > limit:
+        raise DocumentTooLarge(f"{name}: {size} bytes of BSON are too large: the server takes up to {limit} bytes")
 
 
 def check_write_reply(reply: Mapping[str, Any]) -> None:

@@ -121,7 +121,9 @@ class SizeTests(SynchronousTestCase):
             DocumentTooLarge, sent, InsertOne(target(), {"_id": 1, "a": "x" * 18_000}), self.small
         )
         self.assertIn("insert: ", str(error))
-        self.assertIn("up to 1000 bytes", str(error))
+        self.assertIn(f"up to {1000 + 16 * 1024} bytes", str(error))
+        large = FindAndModify(target(), {"a": "x" * 18_000}, {})
+        self.assertRaises(DocumentTooLarge, sent, large, self.small)
 
     def test_unacknowledged(self) -> None:
         """Of an unacknowledged write nobody would hear that it was too large, so the document itself is measured."""
@@ -235,10 +237,12 @@ class ClassTests(SynchronousTestCase):
         self.assertIs(FindAndModify(target(), {}, {}).retry, once)
 
     def test_acknowledged(self) -> None:
-        """With w=0 no reply is waited for, but findAndModify always has one."""
+        """With w=0, of the collection or among the fields of findAndModify, no reply is waited for."""
         self.assertFalse(InsertOne(target(w=0), {"_id": 1}).acknowledged)
         self.assertTrue(InsertOne(target(w=1), {"_id": 1}).acknowledged)
-        self.assertTrue(FindAndModify(target(w=0), {}, {}).acknowledged)
+        self.assertFalse(FindAndModify(target(w=0), {}, {}).acknowledged)
+        self.assertTrue(FindAndModify(target(w=0), {}, {"writeConcern": {"j": True}}).acknowledged)
+        self.assertFalse(FindAndModify(target(), {}, {"writeConcern": {"w": 0}}).acknowledged)
 
     def test_service_classes(self) -> None:
         """The pool averages each command apart by the waiting that its write concern means."""

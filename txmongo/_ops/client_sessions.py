@@ -41,6 +41,7 @@ Fronts call :func:`check_session` with the ``session`` argument before anything 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["Sessions", "check_session", "effective_write_concern", "in_transaction"]
 
 _WRITE = RetryKind.WRITE
+_NEVER = math.inf
 
 
 class Sessions:
@@ -70,11 +72,10 @@ class Sessions:
     :ivar cluster_clock: the cluster time that goes with every command.
     :param seconds: the clock.
     :param retry_writes: the client's ``retryWrites``.
-    :param load_balanced: whether it is connected to a load balancer.
     """
 
-    def __init__(self, seconds: Callable[[], float], *, retry_writes: bool = True, load_balanced: bool = False) -> None:
-        self.pool = ServerSessionPool(seconds, expire=not load_balanced)
+    def __init__(self, seconds: Callable[[], float], *, retry_writes: bool = True) -> None:
+        self.pool = ServerSessionPool(seconds)
         self.cluster_clock = ClusterClock()
         self._retry_writes = retry_writes
         self._seconds = seconds
@@ -154,7 +155,7 @@ class Sessions:
         timeout = description.logical_session_timeout_minutes
         if timeout is None or not operation.acknowledged:
             return None
-        server_session = self.pool.acquire(timeout)
+        server_session = self.pool.acquire(_NEVER if description.load_balanced else timeout)
         use = SessionUse(server_session, self.pool)
         if operation.retry is _WRITE and self._retry_writes and sends_txn_number(operation, description):
             use.txn_number = server_session.next_txn_number()

@@ -58,12 +58,10 @@ class ServerSessionPool:
 
     :ivar in_use: how many were given out and not given back.
     :param seconds: the clock.
-    :param expire: false behind a load balancer, where nobody knows the timeout that holds.
     """
 
-    def __init__(self, seconds: Callable[[], float], *, expire: bool = True) -> None:
+    def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._expire = expire
         self._idle: deque[ServerSession] = deque()
         self._generation = 0
         self._timeout_minutes: float | None = None
@@ -74,7 +72,7 @@ class ServerSessionPool:
 
     def _set_timeout(self, minutes: float) -> None:
         self._timeout_minutes = minutes
-        self._lifetime = (minutes - 1) * 60.0 if self._expire else float("inf")
+        self._lifetime = (minutes - 1) * 60.0
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -85,7 +83,8 @@ class ServerSessionPool:
     def acquire(self, timeout_minutes: float | None = None) -> ServerSession:
         """Take a session for use; its :attr:`~ServerSession.last_used` is now.
 
-        :param timeout_minutes: the server's ``logicalSessionTimeoutMinutes``; without it the last that was named.
+        :param timeout_minutes: the server's ``logicalSessionTimeoutMinutes``, infinite behind a load balancer, where
+            nobody knows the one that holds; without it the last that was named.
         """
         if timeout_minutes is not None and timeout_minutes != self._timeout_minutes:
             self._set_timeout(timeout_minutes)

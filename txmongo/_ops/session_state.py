@@ -9,6 +9,7 @@ they say what a command carries.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +228,8 @@ class SessionState:
             raise ConfigurationError("Sessions are not supported by this MongoDB deployment")
         if self._reads_snapshot and description.max_wire_version < _SNAPSHOT_READS:
             raise ConfigurationError("Snapshot reads require MongoDB 5.0 or later")
-        use = SessionUse(self.server_session(timeout), self._pool)
+        server_session = self.server_session(math.inf if description.load_balanced else timeout)
+        use = SessionUse(server_session, self._pool)
         use.session = self
         transaction = self.transaction
         if command_kind(operation) is CommandKind.ENDING:

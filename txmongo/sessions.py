@@ -1,0 +1,579 @@
+"""Sessions and transactions as applications use them: :class:`ClientSession` and its options.
+
+:meth:`txmongo.connection.ConnectionPool.start_session` makes one; every method that talks to a server takes it as
+``session=``. What a session adds to commands is :mod:`txmongo._ops.session_state`'s, the states of a transaction are
+:mod:`txmongo._ops.transaction_state`'s, retries the executor's. Sessions, causal consistency, snapshot reads,
+    transactions and "convenient API for transactions" specifications.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+from bson.timestamp import Timestamp
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from txmongo._deferreds import Deadline
+from txmongo._ops.base import Operation
+from txmongo._ops.client_sessions import Sessions
+from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
+from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_time_expired
+from txmongo._ops.session_state import SessionState
+from txmongo._ops.transaction_state import Settled, TransactionState
+from txmongo._ops.transactions import AbortTransaction, CommitTransaction
+from txmongo._pymongo import ServerMode
+from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout, PyMongoError
+
+if TYPE_CHECKING:
+    from txmongo.connection import ConnectionPool
+
+__all__ = [
+    "ClientSession",
+    "SessionOptions",
+    "TransactionContext",
+    "TransactionOptions",
+    "TransactionState",
+    "TxnState",
+]
+
+#: TxMongo 26.0's name.
+TxnState = TransactionState
+
+#: Seconds after which :meth:`ClientSession.with_transaction` tries nothing again.
+_TIME_LIMIT = 120.0
+#: Seconds of the pause before a transaction is run again: one and a half times the first before the first repetition,
+#: one and a half times more before each further one, never more than the second.
+_FIRST_PAUSE = 0.005
+_LONGEST_PAUSE = 0.5
+_PAUSE_GROWTH = 1.5
+
+
+def _check_type(name: str, value: Any, expected: type) -> None:
+    if value is not None and not isinstance(value, expected):
+        raise TypeError(f"{name} must be an instance of {expected.__name__}, not {type(value).__name__}")
+
+
+def _check_milliseconds(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative: {value}")
+
+
+@attrs.frozen(init=False)
+class TransactionOptions:
+    """Options of a transaction; each that is ``None`` is inherited: from the session's defaults, then from the client.
+
+    Read and write concerns of collections and databases do not count in a transaction.
+
+    :ivar read_concern: for all that the transaction reads.
+    :ivar write_concern: for its commit.
+    :ivar read_preference: for all that it reads; servers take only ``PRIMARY``.
+    :ivar max_commit_time_ms: how many milliseconds the server may take for one attempt to commit.
+    """
+
+    read_concern: ReadConcern | None = None
+    write_concern: WriteConcern | None = None
+    read_preference: Any = None
+    max_commit_time_ms: int | None = None
+
+    def __init__(
+        self,
+        read_concern: ReadConcern | WriteConcern | None = None,
+        write_concern: WriteConcern | int | None = None,
+        read_preference: Any = None,
+        max_commit_time_ms: int | None = None,
+    ) -> None:
+        """
+        The order is PyMongo's. ``TransactionOptions(write_concern, max_commit_time_ms)``, as in TxMongo 26.0, is
+        understood too.
+
+        :raises ConfigurationError: the write concern is unacknowledged.
+        :raises TypeError: an option has a value of the wrong type.
+        """
+        if isinstance(read_concern, WriteConcern):
+            if write_concern is not None and not isinstance(write_concern, WriteConcern):
+                max_commit_time_ms = write_concern
+            read_concern, write_concern = None, read_concern
+        _check_type("read_concern", read_concern, ReadConcern)
+        _check_type("write_concern", write_concern, WriteConcern)
+        if read_preference is not None and not isinstance(read_preference, ServerMode):
+            raise TypeError(f"read_preference must be one of pymongo.read_preferences, not {read_preference!r}")
+        _check_milliseconds("max_commit_time_ms", max_commit_time_ms)
+        assert write_concern is None or isinstance(write_concern, WriteConcern)
+        if write_concern is not None:
+            _check_acknowledged(write_concern)
+        self.__attrs_init__(read_concern, write_concern, read_preference, max_commit_time_ms)
+
+
+def _check_acknowledged(write_concern: WriteConcern) -> None:
+    if not write_concern.acknowledged:
+        raise ConfigurationError(f"transactions do not support unacknowledged write concern: {write_concern!r}")
+
+
+@attrs.frozen(init=False)
+class SessionOptions:
+    """Options of a session.
+
+    :ivar causal_consistency: reads and writes of the session see what it has read and written before.
+    :ivar default_transaction_options: for its transactions.
+    :ivar snapshot: all reads see the data of one moment (MongoDB 5.0); only find, aggregate and distinct can be used
+        then.
+    :ivar snapshot_time: that moment; ``None`` for the time of the first read.
+    :ivar default_timeout_ms: milliseconds for each commit, abort, ``with_transaction`` and the end of the session.
+    """
+
+    causal_consistency: bool = True
+    default_transaction_options: TransactionOptions | None = None
+    snapshot: bool = False
+    snapshot_time: Timestamp | None = None
+    default_timeout_ms: int | None = None
+
+    def __init__(
+        self,
+        causal_consistency: bool | TransactionOptions | None = None,
+        default_transaction_options: TransactionOptions | None = None,
+        snapshot: bool | None = False,
+        snapshot_time: Timestamp | None = None,
+        default_timeout_ms: int | None = None,
+    ) -> None:
+        """
+        The order is PyMongo's. ``SessionOptions(default_transaction_options)``, as in TxMongo 26.0, is understood too.
+
+        :param causal_consistency: ``None`` for true, unless it is a snapshot session.
+        :raises ConfigurationError: ``snapshot`` with ``causal_consistency``, ``snapshot_time`` without ``snapshot``.
+        :raises TypeError: an option has a value of the wrong type.
+        """
+        if isinstance(causal_consistency, TransactionOptions):
+            default_transaction_options, causal_consistency = causal_consistency, None
+        _check_type("default_transaction_options", default_transaction_options, TransactionOptions)
+        _check_type("snapshot_time", snapshot_time, Timestamp)
+        _check_milliseconds("default_timeout_ms", default_timeout_ms)
+        if snapshot and causal_consistency:
+            raise ConfigurationError("snapshot reads do not support causal_consistency=True")
+        if snapshot_time is not None and not snapshot:
+            raise ConfigurationError("snapshot_time is for snapshot sessions: snapshot=True is missing")
+        causal = not snapshot if causal_consistency is None else bool(causal_consistency)
+        self.__attrs_init__(causal, default_transaction_options, bool(snapshot), snapshot_time, default_timeout_ms)
+
+
+class _Flag(int):
+    """A truth value that can also be called: a property in PyMongo, a method in TxMongo 26.0."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bool:
+        return bool(self)
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+
+class TransactionContext:
+    """What ``async with session.start_transaction():`` runs in.
+
+    At its end the transaction is committed, or aborted if an exception leaves the block. Nothing happens if the block
+    did either itself.
+    """
+
+    def __init__(self, session: ClientSession) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session.transaction.active:
+            if kind is None:
+                await self._session.commit_transaction()
+            else:
+                await self._session.abort_transaction()
+
+
+class ClientSession(SessionState):
+    """Operations that belong together: they see one another's effects, or are one transaction.
+
+    ::
+
+        async with client.start_session() as session:
+            async with session.start_transaction():
+                await orders.insert_one({"item": "book"}, session=session)
+                await stock.update_one({"item": "book"}, {"$inc": {"count": -1}}, session=session)
+
+    In ``inlineCallbacks``::
+
+        session = client.start_session()
+        try:
+            yield session.with_transaction(callback)
+        finally:
+            yield session.end_session()
+
+    A session serves one operation after the other: start the next when the one before has fired. It can only be used
+    with the client that started it, not with unacknowledged writes (``w=0``), and not in another process after a fork.
+    The server forgets a session that is not used for half an hour; one that is started and used only after more than a
+    minute may meet that.
+
+    An error that the server answers may end the transaction there: it is then to be aborted, and a commit is answered
+    with ``NoSuchTransaction``.
+
+    :ivar transaction: the transaction that was started last, and its state.
+    """
+
+    def __init__(
+        self,
+        client: ConnectionPool[Any],
+        options: SessionOptions | None = None,
+        *,
+        sessions: Sessions,
+        execute: Callable[[Operation[Any]], Deferred[Any]],
+        clock: IReactorTime,
+        defaults: Settled | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        Made by :meth:`~txmongo.connection.ConnectionPool.start_session`.
+
+        :param execute: runs an operation.
+        :param defaults: the client's own concerns and read preference, which transactions inherit.
+        :param jitter: gives numbers from 0 to 1 by which pauses are shortened.
+        """
+        self._options = options = options or SessionOptions()
+        super().__init__(
+            sessions, sessions.pool, causally_consistent=options.causal_consistency, reads_snapshot=options.snapshot
+        )
+        self._snapshot_time = options.snapshot_time
+        self._client = client
+        self._execute = execute
+        self._clock = clock
+        self._defaults = defaults or Settled()
+        self._jitter = jitter
+        self._ending = False
+        #: Until when what is done in :meth:`with_transaction` may last, if the session has a timeout of its own.
+        self._deadline = Deadline.never
+
+    def __repr__(self) -> str:
+        if self.ended:
+            return "<ClientSession ended>"
+        return f"<ClientSession {self.transaction.state.value}, {self._uses} operations under way>"
+
+    # --- what it is ---
+
+    @property
+    def client(self) -> ConnectionPool[Any]:
+        """The client that started it."""
+        return self._client
+
+    @property
+    def connection(self) -> ConnectionPool[Any]:
+        """The client that started it; TxMongo's name of :attr:`client`."""
+        return self._client
+
+    @property
+    def options(self) -> SessionOptions:
+        """The options that it was started with."""
+        return self._options
+
+    @property
+    def implicit(self) -> bool:
+        """Always false: sessions that the driver uses by itself are never seen."""
+        return False
+
+    @property
+    def session_id(self) -> Mapping[str, Any]:
+        """The document by which the server knows it.
+
+        :raises InvalidOperation: it has ended.
+        """
+        self._check_open()
+        return self.server_session().lsid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether :meth:`end_session` was called."""
+        return self.ended or self._ending
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether :meth:`end_session` was called; TxMongo's name of :attr:`has_ended`."""
+        return self.has_ended
+
+    @property
+    def in_transaction(self) -> Any:
+        """Whether a transaction was started that is neither committed nor aborted; may also be called."""
+        return _Flag(self.transaction.active)
+
+    @property
+    def operation_time(self) -> Timestamp | None:
+        """The server's time of the last operation in this session; ``None`` before, and where servers name none."""
+        return self._operation_time
+
+    @property
+    def snapshot_time(self) -> Timestamp | None:
+        """The moment that the reads of a snapshot session see; ``None`` before the first.
+
+        :raises InvalidOperation: it is no snapshot session.
+        """
+        if not self._reads_snapshot:
+            raise InvalidOperation("snapshot_time is only known of snapshot sessions")
+        return self._snapshot_time
+
+    def advance_cluster_time(self, cluster_time: Mapping[str, Any]) -> None:
+        """Take over the :attr:`cluster_time` of another session, if it is later.
+
+        :raises TypeError: it is no mapping.
+        :raises ValueError: it holds no ``clusterTime``.
+        """
+        if not isinstance(cluster_time, Mapping):
+            raise TypeError(f"cluster_time must be a mapping, not {type(cluster_time).__name__}")
+        if cluster_timestamp(cluster_time) is None:
+            raise ValueError("cluster_time must be a $clusterTime document: its clusterTime is no Timestamp")
+        self._cluster_time = later_cluster_time(self._cluster_time, cluster_time)
+
+    def advance_operation_time(self, operation_time: Timestamp) -> None:
+        """Take over the :attr:`operation_time` of another session, if it is later, to see what that has seen.
+
+        :raises TypeError: it is no :class:`~bson.timestamp.Timestamp`.
+        """
+        if not isinstance(operation_time, Timestamp):
+            raise TypeError(f"operation_time must be a bson.timestamp.Timestamp, not {type(operation_time).__name__}")
+        self._see_operation_time(operation_time)
+
+    # --- its end ---
+
+    def end_session(self) -> Deferred[None]:
+        """End it: no operation can use it any more, and a transaction in progress is aborted.
+
+        Without a transaction in progress it has ended when this returns. Calling it again has no effect.
+
+        :returns: a Deferred that fires with ``None`` when the transaction was aborted. It does not fail but with
+            ``CancelledError``, if it is cancelled.
+        """
+        if self.has_ended:
+            return succeed(None)
+        if self.transaction.state is not TransactionState.IN_PROGRESS:
+            self.finish()
+            return succeed(None)
+        aborting = self.abort_transaction()
+        self._ending = True
+        aborting.addBoth(self._finished)
+        return aborting
+
+    def _finished(self, result: Any) -> Any:
+        self.finish()
+        return result
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.end_session()
+
+    def _check_open(self) -> None:
+        if self.has_ended:
+            raise InvalidOperation("Cannot use ended session")
+
+    # --- transactions ---
+
+    def start_transaction(
+        self,
+        read_concern: ReadConcern | None = None,
+        write_concern: WriteConcern | None = None,
+        read_preference: Any = None,
+        max_commit_time_ms: int | None = None,
+    ) -> TransactionContext:
+        """Start a transaction: the operations of this session that follow are part of it, until its end.
+
+        Nothing is sent before the first of them. The options are those of :class:`TransactionOptions`.
+
+        :returns: for ``async with``, which commits or aborts at its end; without it call :meth:`commit_transaction` or
+            :meth:`abort_transaction`.
+        :raises InvalidOperation: a transaction is in progress, it is a snapshot session, or it has ended.
+        :raises ConfigurationError: the write concern, or the one it inherits, is unacknowledged.
+        """
+        self._check_open()
+        if self._reads_snapshot:
+            raise InvalidOperation("Transactions are not supported in snapshot sessions")
+        self.transaction.check_start()
+        options = self._settle(TransactionOptions(read_concern, write_concern, read_preference, max_commit_time_ms))
+        self.transaction.start(options, self.server_session().next_txn_number())
+        return TransactionContext(self)
+
+    def _settle(self, given: TransactionOptions) -> Settled:
+        """What holds for a transaction after all inheritance."""
+        inherited = self._options.default_transaction_options or TransactionOptions()
+        defaults = self._defaults
+
+        def pick(name: str) -> Any:
+            for options in (given, inherited, defaults):
+                value = getattr(options, name)
+                if value is not None:
+                    return value
+            return None
+
+        settled = Settled(*map(pick, ("read_concern", "write_concern", "read_preference", "max_commit_time_ms")))
+        _check_acknowledged(settled.write_concern)
+        return settled
+
+    def commit_transaction(self) -> Deferred[None]:
+        """Commit the transaction. Called again, it asks the server again, now for a majority.
+
+        Once it was called, the session's next operation is outside of the transaction, also if the commit fails.
+
+        :returns: a Deferred that fires with ``None``. It fails with the error of the commit; if that has the label
+            ``UnknownTransactionCommitResult``, calling this again may tell the outcome, with
+            ``TransientTransactionError`` the whole transaction may be run again. If it is cancelled the transaction may
+            have been committed or not.
+        :raises InvalidOperation: no transaction was started, it was aborted, or the session has ended.
+        """
+        self._check_open()
+        if not self.transaction.commit():
+            return succeed(None)
+        options = self.transaction.options
+        return self._execute(CommitTransaction(self, options.write_concern, options.max_commit_time_ms))
+
+    def abort_transaction(self) -> Deferred[None]:
+        """Abort the transaction.
+
+        :returns: a Deferred that fires with ``None`` when the server knows; also if it cannot be told: it will abort
+            the transaction by itself. It fails with ``CancelledError`` if it is cancelled.
+        :raises InvalidOperation: no transaction was started, it was committed or aborted, or the session has ended.
+        """
+        self._check_open()
+        if not self.transaction.abort():
+            return succeed(None)
+        deferred = self._execute(AbortTransaction(self, self.transaction.options.write_concern))
+        deferred.addBoth(self._aborted)
+        return deferred
+
+    def _aborted(self, result: Any) -> Any:
+        if self.transaction.state is TransactionState.ABORTED:
+            self.transaction.unpin()
+        if isinstance(result, Failure) and not isinstance(result.value, PyMongoError):
+            return result
+        return None
+
+    def with_transaction(
+        self,
+        callback: Callable[[ClientSession], Any],
+        read_concern: ReadConcern | None = None,
+        write_concern: WriteConcern | None = None,
+        read_preference: Any = None,
+        max_commit_time_ms: int | None = None,
+    ) -> Deferred[Any]:
+        """Run a function in a transaction, and commit it; again from the beginning if that may help.
+
+        ::
+
+            async def buy(session):
+                await orders.insert_one({"item": "book"}, session=session)
+                await stock.update_one({"item": "book"}, {"$inc": {"count": -1}}, session=session)
+
+            await session.with_transaction(buy)
+
+        **The function may be called several times**, so it must not do anything else that cannot be repeated. It must
+        pass ``session`` to the operations that are to be part of the transaction, and must let errors of theirs
+        through: one that it keeps to itself may have ended the transaction, which would be tried again and again. If it
+        commits or aborts itself, nothing more is done. If an error leaves it, the transaction is aborted.
+
+        For 120 s, or the session's ``default_timeout_ms``, the transaction is run again when an error with the label
+        ``TransientTransactionError`` ends it, after a pause that grows from 5 ms to half a second, and the commit is
+        repeated when its outcome is unknown.
+
+        :param callback: called with this session; its result may be a value, a Deferred or a coroutine.
+        :returns: a Deferred that fires with the function's result once it is committed. It fails with the error of the
+            function or of the commit; with :class:`~txmongo.errors.NetworkTimeout`, caused by the last error, when time
+            is up; with ``CancelledError`` if it is cancelled: the transaction is then aborted, unless its commit was
+            under way.
+        :raises InvalidOperation: the session has ended.
+        :raises TypeError: ``callback`` cannot be called, or an option has a value of the wrong type.
+        """
+        self._check_open()
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {type(callback).__name__}")
+        options = TransactionOptions(read_concern, write_concern, read_preference, max_commit_time_ms)
+        return Deferred.fromCoroutine(self._with_transaction(callback, options))
+
+    async def _with_transaction(self, callback: Callable[[ClientSession], Any], options: TransactionOptions) -> Any:
+        before = self._deadline
+        timeout_ms = self._options.default_timeout_ms
+        limit = Deadline.after(self._clock, _TIME_LIMIT)
+        if timeout_ms is not None:
+            self._deadline = limit = Deadline.after(self._clock, timeout_ms / 1000 or None)
+        try:
+            return await self._run_until_committed(callback, options, limit)
+        finally:
+            self._deadline = before
+
+    async def _run_until_committed(
+        self, callback: Callable[[ClientSession], Any], options: TransactionOptions, limit: Deadline
+    ) -> Any:
+        """The loop of :meth:`with_transaction`: "Sequence of Actions" of the specification."""
+        attempt = 0
+        while True:
+            self.start_transaction(
+                options.read_concern, options.write_concern, options.read_preference, options.max_commit_time_ms
+            )
+            attempt += 1
+            try:
+                result = await self._call_back(callback)
+                if self.transaction.active:
+                    await self._commit_until(limit)
+                return result
+            except PyMongoError as error:
+                if not error.has_error_label(TRANSIENT_TRANSACTION):
+                    raise
+                await self._pause(attempt, limit, error)
+
+    async def _call_back(self, callback: Callable[[ClientSession], Any]) -> Any:
+        """Call the application's function, and abort the transaction if it fails."""
+        try:
+            return await maybeDeferred(callback, self)
+        except CancelledError:
+            if self.transaction.active:
+                # Whoever cancels does not wait; the server hears of it all the same.
+                self.abort_transaction().addErrback(lambda _failure: None)
+            raise
+        except Exception:
+            if self.transaction.active:
+                await self.abort_transaction()
+            raise
+
+    async def _commit_until(self, limit: Deadline) -> None:
+        """Commit, and ask again while the outcome is unknown and there is time."""
+        while True:
+            try:
+                await self.commit_transaction()
+                return
+            except PyMongoError as error:
+                if not error.has_error_label(UNKNOWN_COMMIT) or is_max_time_expired(error):
+                    raise
+                if limit.passed(self._clock.seconds()):
+                    raise _out_of_time(error) from error
+
+    async def _pause(self, attempt: int, limit: Deadline, error: PyMongoError) -> None:
+        """Wait before the next attempt, if there is time for one."""
+        pause = self._jitter() * min(_FIRST_PAUSE * _PAUSE_GROWTH ** min(attempt, 64), _LONGEST_PAUSE)
+        if limit.passed(self._clock.seconds() + pause):
+            raise _out_of_time(error) from error
+        await deferLater(self._clock, pause)
+
+
+def _out_of_time(error: PyMongoError) -> NetworkTimeout:
+    """The error for when a transaction was tried for long enough; with the labels of the last error."""
+    labels = [label for label in (TRANSIENT_TRANSACTION, UNKNOWN_COMMIT) if error.has_error_label(label)]
+    return NetworkTimeout(f"the time for repeating the transaction is over: {error}", {"errorLabels": labels})

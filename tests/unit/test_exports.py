@@ -108,6 +108,14 @@ EXPORTS = {
         "Reply",
         "Update",
     },
+    "txmongo.sessions": {
+        "ClientSession",
+        "SessionOptions",
+        "TransactionContext",
+        "TransactionOptions",
+        "TransactionState",
+        "TxnState",
+    },
     "txmongo.testing": {
         "Answer",
         "Behaviour",

@@ -16,6 +16,10 @@ from txmongo.protocol import MongoProtocol
 class ClientTests(CollectionTestCase):
     """A client of a standalone."""
 
+    def host_and_port(self, server: Any) -> tuple[str, int]:
+        """As MongoConnection takes them."""
+        return server.host, server.port
+
     async def test_await(self) -> None:
         """Awaiting a client gives the client, connected."""
         client: ConnectionPool[Any] = ConnectionPool(self.uri)
@@ -98,14 +102,15 @@ class ClientTests(CollectionTestCase):
 
     async def test_block(self) -> None:
         """A block that ends disconnects."""
-        async with ConnectionPool(self.uri) as client:
+        made: ConnectionPool[Any] = ConnectionPool(self.uri)
+        async with made as client:
             await client.a.b.find_one()
         await self.failure(client.a.b.find_one(), InvalidOperation)
 
     async def test_fixed(self) -> None:
         """On one fixed connection operations are carried out in the order of the calls, none of them awaited."""
         server = await standalone()
-        client: MongoConnection[Any] = MongoConnection(server.host, server.port)
+        client: MongoConnection[Any] = MongoConnection(*self.host_and_port(server))
         things = client.txmongo_tests.things
         for number in range(200):
             things.update_one({"_id": 1}, {"$set": {"n": number}}, upsert=True)

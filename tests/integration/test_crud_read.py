@@ -35,8 +35,8 @@ class Money:
 class MoneyCodec(TypeCodec):
     """How it is stored."""
 
-    python_type = Money  # type: ignore[assignment]
-    bson_type = Decimal128  # type: ignore[assignment]
+    python_type = Money
+    bson_type = Decimal128
 
     def transform_python(self, value: Any) -> Any:
         """For the server."""
@@ -108,6 +108,7 @@ class DocumentTests(CollectionTestCase):
         for kind in (SON, RawBSONDocument):
             options: CodecOptions[Any] = CodecOptions(document_class=kind)
             things = self.things.with_options(codec_options=options)
+            found: Any
             for found in (
                 await things.find_one(),
                 (await things.find())[0],

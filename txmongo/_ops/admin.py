@@ -13,7 +13,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Operation, ReplyContext, RetryKind, write_concern_document
-from txmongo._ops.cursors import CursorBatch, CursorOperation
+from txmongo._ops.cursors import CursorBatch, CursorOperation, malformed
 from txmongo.errors import write_concern_error_from_reply
 
 if TYPE_CHECKING:
@@ -185,4 +185,7 @@ class ListDatabases(CursorOperation):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
         """All databases, in one batch."""
         assert reply is not None
-        return CursorBatch(reply["databases"], 0, "admin.$cmd", context.address)
+        databases = reply.get("databases")
+        if not isinstance(databases, list):
+            raise malformed("listDatabases")
+        return CursorBatch(databases, 0, "admin.$cmd", context.address)

@@ -13,6 +13,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Operation, ReplyContext, RetryKind
+from txmongo._ops.cursors import malformed
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -87,8 +88,11 @@ class CountDocuments(_Counting):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> int:
         """How many documents match; no group means none."""
         assert reply is not None
-        documents = reply["cursor"]["firstBatch"]
-        return int(documents[0]["n"]) if documents else 0
+        try:
+            documents = reply["cursor"]["firstBatch"]
+            return int(documents[0]["n"]) if documents else 0
+        except (LookupError, TypeError, ValueError):
+            raise malformed("aggregate") from None
 
 
 class Count(_Counting):

@@ -13,14 +13,14 @@ from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 
 from txmongo._ops.base import Operation, ReplyContext
-from txmongo.errors import InvalidOperation
+from txmongo.errors import InvalidOperation, ProtocolError
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
     from txmongo._wire.op_msg import Msg
     from txmongo.types import Address
 
-__all__ = ["CursorBatch", "CursorOperation", "GetMore", "KillCursors"]
+__all__ = ["CursorBatch", "CursorOperation", "GetMore", "KillCursors", "malformed"]
 
 #: Servers take a comment in getMore from this wire version on (MongoDB 4.4); it is also the oldest that is spoken to.
 _COMMENT_WIRE_VERSION = 9
@@ -53,6 +53,24 @@ class CursorBatch:
         self.post_batch_resume_token = post_batch_resume_token
 
 
+def malformed(name: str) -> ProtocolError:
+    """The error for a reply that lacks what every server puts there."""
+    return ProtocolError(f"the server's reply to {name} is not one that a MongoDB server gives")
+
+
+def _batch(cursor: Mapping[str, Any], key: str, context: ReplyContext) -> CursorBatch:
+    """The batch in the ``cursor`` of a reply.
+
+    :raises ProtocolError: there is none.
+    """
+    try:
+        return CursorBatch(
+            cursor[key], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
+        )
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise malformed("a command with a cursor") from None
+
+
 class CursorOperation(Operation[CursorBatch]):
     """A command that makes a cursor; the result is its first batch.
 
@@ -79,9 +97,7 @@ class CursorOperation(Operation[CursorBatch]):
         cursor = reply.get("cursor")
         if cursor is None:
             raise InvalidOperation("the server's reply holds no cursor: this is not a command that makes one")
-        return CursorBatch(
-            cursor["firstBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
-        )
+        return _batch(cursor, "firstBatch", context)
 
 
 class GetMore(Operation[CursorBatch]):
@@ -140,10 +156,7 @@ class GetMore(Operation[CursorBatch]):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
         """The next batch."""
         assert reply is not None
-        cursor = reply["cursor"]
-        return CursorBatch(
-            cursor["nextBatch"], int(cursor["id"]), cursor["ns"], context.address, cursor.get("postBatchResumeToken")
-        )
+        return _batch(reply.get("cursor", {}), "nextBatch", context)
 
 
 class KillCursors(Operation[None]):

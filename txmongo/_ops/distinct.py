@@ -10,6 +10,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.cursors import malformed
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -71,4 +72,7 @@ class Distinct(Operation["list[Any]"]):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> list[Any]:
         """The values, in the server's order."""
         assert reply is not None
-        return list(reply["values"])
+        try:
+            return list(reply["values"])
+        except (LookupError, TypeError):
+            raise malformed("distinct") from None

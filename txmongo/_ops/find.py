@@ -22,7 +22,7 @@ from txmongo._ops.arguments import (
     projection_document,
 )
 from txmongo._ops.base import Operation, ReplyContext, RetryKind, collation_document
-from txmongo._ops.cursors import CursorOperation
+from txmongo._ops.cursors import CursorOperation, malformed
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -183,8 +183,11 @@ class FindOne(Operation[Any]):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
         """The document, or ``None`` if none matched."""
         assert reply is not None
-        documents = reply["cursor"]["firstBatch"]
-        return documents[0] if documents else None
+        try:
+            documents = reply["cursor"]["firstBatch"]
+            return documents[0] if documents else None
+        except (LookupError, TypeError):
+            raise malformed("find") from None
 
 
 class Find(CursorOperation):

@@ -35,6 +35,7 @@ from txmongo.errors import (
     InvalidOperation,
     NotPrimaryError,
     OperationFailure,
+    ProtocolError,
     WriteConcernError,
     error_from_reply,
 )
@@ -214,6 +215,27 @@ class CursorCommandTests(SynchronousTestCase):
         """A reply without a cursor to a command that should make one is an error."""
         operation = RunCursorCommand("test", {"ping": 1})
         self.assertRaises(InvalidOperation, operation.parse, {"ok": 1}, CONTEXT)
+
+
+class MalformedTests(SynchronousTestCase):
+    """Replies that no MongoDB server gives."""
+
+    def test_malformed(self) -> None:
+        """A reply without what belongs there is a ProtocolError that names the command."""
+        options: CodecOptions[Any] = CodecOptions()
+        replies: list[dict[str, Any]] = [{}, {"cursor": {}}, {"cursor": 5}, {"values": 5}, {"databases": 5}]
+        for reply in replies:
+            operations: list[Any] = [
+                FindOne("test", "t", {}),
+                GetMore("test", "t", 7, ADDRESS, options),
+                CountDocuments("test", "t", {}),
+                Distinct("test", "t", "k"),
+                ListDatabases(),
+            ]
+            if reply.get("cursor") is not None:
+                operations.append(Find("test", "t", {}))
+            for operation in operations:
+                self.assertRaises(ProtocolError, operation.parse, {"ok": 1, **reply}, CONTEXT)
 
 
 class AggregateTests(SynchronousTestCase):

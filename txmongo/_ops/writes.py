@@ -36,7 +36,8 @@ class WriteTarget:
 
     :ivar write_concern: the ``writeConcern`` field, ``None`` when the server's default is meant.
     :ivar acknowledged: false for ``w=0``.
-    :ivar answers_soon: the server waits for no other member and no disk before it answers.
+    :ivar answers_soon: the server was not asked to wait for other members or the disk before it answers. Its own
+        default may be to wait all the same; then the pool's average for that class says so, and the pool goes by both.
     :ivar reply_codec_options: how replies are decoded: a dict, with the user's options for the ids in it.
     """
 
@@ -71,7 +72,7 @@ class WriteTarget:
             reply_codec_options=reply_codec_options,
             write_concern=write_concern_document(write_concern),
             acknowledged=write_concern.acknowledged,
-            answers_soon=document.get("w") in (0, 1) and not document.get("j"),
+            answers_soon=document.get("w", 1) in (0, 1) and not document.get("j"),
             insert_class=write_service_class("insert", write_concern),
             update_class=write_service_class("update", write_concern),
             delete_class=write_service_class("delete", write_concern),

@@ -252,14 +252,15 @@ class ClassTests(SynchronousTestCase):
         self.assertEqual(FindAndModify(target(), {}, {}).service_class, "findAndModify:default")
 
     def test_bounded(self) -> None:
-        """A write is known to be short if it is by _id and waits neither for other members nor for the journal."""
+        """A write is known to be short if it is by _id and was not told to wait for other members or the journal."""
         by_field = update_statement({"a": 1}, {"$set": {"b": 1}}, multi=False)
         self.assertTrue(InsertOne(target(w=1), {"_id": 1}).bounded)
+        self.assertTrue(InsertOne(target(), {"_id": 1}).bounded)
         self.assertTrue(UpdateOne(target(w=1), update()).bounded)
         self.assertTrue(DeleteOne(target(w=1), delete()).bounded)
         self.assertTrue(FindAndModify(target(w=1), {"_id": 1}, {}).bounded)
         for operation in (
-            InsertOne(target(), {"_id": 1}),
+            InsertOne(target(w=2), {"_id": 1}),
             InsertOne(target(w=1, j=True), {"_id": 1}),
             UpdateOne(target(w="majority"), update()),
             UpdateOne(target(w=1), by_field),

@@ -40,6 +40,7 @@ OWN_FORMATS = {
     "discovery_and_monitoring/errors": "tests.conformance.test_sdam_errors",
     "sdam_monitoring": "tests.conformance.test_sdam_monitoring",
     "server_selection/in_window": "tests.conformance.test_in_window",
+    "srv_seedlist": "tests.conformance.test_srv_seedlist",
 }
 
 #: Suites in formats of their own that mostly prove the plumbing around PyMongo's pure modules.
@@ -48,6 +49,9 @@ REUSE = {
     "server_selection/server_selection": "tests.conformance.test_server_selection",
     "max_staleness": "tests.conformance.test_max_staleness",
     "server_selection/rtt": "tests.conformance.test_rtt",
+    "connection_string": "tests.conformance.test_connection_string",
+    "uri_options": "tests.conformance.test_uri_options",
+    "auth": "tests.conformance.test_auth",
 }
 
 

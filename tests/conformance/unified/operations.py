@@ -95,6 +95,11 @@ async def _watch(context: OperationContext, watched: Any, keywords: dict[str, An
     return ChangeStreamEntity(stream)
 
 
+async def _create_collection(context: OperationContext, database: Any, keywords: dict[str, Any]) -> None:
+    # The look whether it is there would be one more command than the cases expect.
+    await settle(database.create_collection(check_exists=False, **keywords))
+
+
 async def _create_index(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
     return await settle(collection.create_index(keywords.pop("keys"), **keywords))
 
@@ -212,12 +217,13 @@ DATABASE: dict[str, Method] = {
     "aggregate": AGGREGATE,
     "createChangeStream": Method("", "pipeline", CHANGE_STREAM, function=_watch),
     "createCollection": Method(
-        "create_collection",
+        "",
         "collection",
         "session",
         "capped size max viewOn pipeline validator collation clusteredIndex changeStreamPreAndPostImages "
         "expireAfterSeconds timeseries comment",
         {"collection": "name"},
+        function=_create_collection,
     ),
     "createCommandCursor": Method("", "command", f"commandName {CURSOR_COMMAND}", function=_create_command_cursor),
     "dropCollection": Method(

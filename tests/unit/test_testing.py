@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._testing.den import NotInTime, wait_until
 from txmongo._testing.mongod import make_uri
-from txmongo.testing import CertificateAuthority, Mongod, MongodNotFound, ReplicaSet, find_mongod
+from txmongo.testing import CertificateAuthority, Mongod, MongodNotFound, ReplicaSet, TLSFiles, find_mongod
 
 
 class FindMongodTests(SynchronousTestCase):
@@ -150,6 +150,26 @@ class URITests(SynchronousTestCase):
         self.assertEqual(repr(mongod), "<Mongod 127.0.0.1:? stopped>")
         self.assertEqual((mongod.folder, mongod.pid, mongod.socket_path, mongod.log()), (None, None, None, ""))
         self.assertIsNone(self.successResultOf(mongod.kill()))
+
+    def test_no_process(self) -> None:
+        """Where no process can be started, start() fails so and nothing is kept."""
+
+        class Full(Clock):
+            def spawnProcess(self, *_: object, **__: object) -> None:
+                raise OSError("no more processes")
+
+        mongod = Mongod(Full(), binary="mongod")
+        self.failureResultOf(mongod.start(), OSError)
+        self.assertEqual((mongod.folder, mongod.running), (None, False))
+
+    def test_encrypted_key(self) -> None:
+        """mongod is told the password of the server's key, which no repr shows."""
+        authority = CertificateAuthority(self.mktemp())
+        files = TLSFiles(authority.server(password="secret"), authority.ca_file, certificate_key_file_password="secret")
+        given = files.arguments()
+        self.assertEqual(given[given.index("--tlsCertificateKeyFilePassword") + 1], "secret")
+        self.assertNotIn("secret", repr(files))
+        self.assertNotIn("tlsCertificateKeyFile", files.uri_options())
 
     def test_set_without_members(self) -> None:
         """A replica set without members is refused."""

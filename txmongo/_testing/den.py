@@ -93,6 +93,7 @@ class Den:
         self._failure: str | None = None
         self._guard: _GuardProtocol | None = None
         self._orders = self._reports = -1
+        self._pipes: list[int] = []  # to be closed by us
         self._unread = b""
 
     def open(self) -> defer.Deferred[bool]:
@@ -102,11 +103,12 @@ class Den:
         """
         theirs_in, self._orders = os.pipe()
         self._reports, theirs_out = os.pipe()
+        self._pipes += [self._orders, self._reports]
         os.set_blocking(self._reports, False)
-        self._guard = _GuardProtocol()
+        guarding = _GuardProtocol()
         try:
             self._reactor.spawnProcess(
-                self._guard,
+                guarding,
                 sys.executable,
                 [sys.executable, "-I", "-S", guard.__file__, str(self.folder)],
                 env=None,
@@ -115,6 +117,7 @@ class Den:
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
+        self._guard = guarding
         return wait_until(self._reactor, lambda: self.look() and self._ready, 30)
 
     def run(self, command: list[str]) -> defer.Deferred[int]:
@@ -186,14 +189,14 @@ class Den:
 
         :returns: a Deferred of None, once both are gone.
         """
-        end, self._guard = self._guard, None
-        if end is None:
-            return defer.succeed(None)
-        os.close(self._orders)
-        os.close(self._reports)
+        for pipe in self._pipes:
+            os.close(pipe)
+        self._pipes.clear()
         self.pid = None
-        self._ready = False
-        return end.wait().addCallback(lambda _: self._remove_folder())
+        guarding, self._guard = self._guard, None
+        if guarding is None:
+            return defer.succeed(None)
+        return guarding.wait().addCallback(lambda _: self._remove_folder())
 
     def _remove_folder(self) -> None:
         """The guard's work, in case that somebody has killed the guard."""

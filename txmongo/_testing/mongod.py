@@ -185,15 +185,15 @@ class Mongod:
 
     async def _start(self) -> Mongod:
         binary = self._binary or find_mongod()
-        if self._den is None:
-            self._den = Den(self._reactor)
-            await self._den.open()
         try:
+            if self._den is None:
+                self._den = Den(self._reactor)
+                await self._den.open()
             await self._listen(self._den, binary)
             if self.auth and self.credentials is None and self.replica_set is None:
                 await self.create_root_user()
         except BaseException:
-            if self.port is None or not self._den.running:
+            if self.port is None or not self.running:
                 await self.stop()
             raise
         return self

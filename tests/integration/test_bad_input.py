@@ -49,7 +49,7 @@ class Stranger(protocol.Protocol):
 
     def connectionMade(self) -> None:
         """Somebody connected."""
-        self.factory.open.add(self)  # type: ignore[union-attr]
+        self.factory.open.add(self)
         assert self.transport is not None
         self.transport.write(self.greeting)
         if self.hangs_up and not self.answer:
@@ -64,7 +64,7 @@ class Stranger(protocol.Protocol):
 
     def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
         """They left."""
-        self.factory.open.discard(self)  # type: ignore[union-attr]
+        self.factory.open.discard(self)
 
 
 class StrangerFactory(protocol.Factory):
@@ -389,7 +389,7 @@ class WrongServerTests(BadInputCase):
         mongod = await Mongod(reactor, auth=True).start()
         self.addCleanup(mongod.stop)
         client = self.client(f"mongodb://{mongod.host}:{mongod.port}")
-        error = await self.assertFailure(client.test.things.find_one(), OperationFailure)
+        error: Any = await self.assertFailure(client.test.things.find_one(), OperationFailure)
         self.assertEqual(error.code, 13)
 
 

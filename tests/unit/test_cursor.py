@@ -351,6 +351,15 @@ class ListTests(CursorCase):
         self.assertEqual(self.executor.operations[1].address, ADDRESS)
         self.assertEqual(cursor.retrieved, 3)
 
+    def test_reply_kept(self) -> None:
+        """The reply is not changed by what comes later: a listener may have kept it."""
+        cursor = self.things.find()
+        cursor.addCallback(self.results.append)
+        reply: dict[str, Any] = {"cursor": {"firstBatch": [ONE], "id": 7, "ns": "test.things"}}
+        self.executor.answer(reply)
+        self.executor.next_batch(TWO)
+        self.assertEqual(reply["cursor"]["firstBatch"], [ONE])
+
     def test_namespace(self) -> None:
         """getMore goes to the namespace that the server named."""
         cursor = self.things.find()

@@ -219,7 +219,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
                 waiter.callback(items)
         elif collected is None:
             self._buffer.extend(items)
-        elif collected:
+        elif collected or self._cursor_id:
+            # Never the reply's own list, which listeners to command events may have kept.
             collected.extend(items)
         else:
             self._collected = collected = items

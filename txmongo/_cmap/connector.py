@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import bson
 from OpenSSL import SSL
 from pymongo.driver_info import DriverInfo
-from pymongo.errors import AutoReconnect, ConnectionFailure, NetworkTimeout, ProtocolError, PyMongoError
+from pymongo.errors import AutoReconnect, ConnectionFailure, NetworkTimeout, NotPrimaryError, ProtocolError, PyMongoError
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -235,7 +235,7 @@ class _Attempt:
                 f"{self.server}: not connected within connectTimeoutMS "
                 f"({self._settings.connect_timeout:g} s): {_WAITING_FOR[self._waiting_stage()]}"
             )
-        elif isinstance(error, ConnectionFailure):
+        elif isinstance(error, ConnectionFailure) and not isinstance(error, NotPrimaryError):
             if isinstance(error.__cause__, SSL.Error):
                 self.stage = "connect"  # with TLS 1.3 the server may refuse the client after our side is content
             explained = AutoReconnect(f"{self.server}: {_lost(error, self.stage, self._settings.tls is not None)}")

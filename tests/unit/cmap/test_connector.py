@@ -27,6 +27,7 @@ from txmongo.errors import (
     AutoReconnect,
     ConfigurationError,
     NetworkTimeout,
+    NotPrimaryError,
     OperationFailure,
     ProtocolError,
     PyMongoError,
@@ -264,6 +265,11 @@ class FailureTests(ConnectorTestCase):
         """An error in answer to the greeting is the server's own."""
         server = FakeServer({"isMaster": {"ok": 0, "errmsg": "no room", "code": 1}})
         self.assertEqual(self.failure(server, OperationFailure, "hello").code, 1)
+
+    def test_shutting_down(self) -> None:
+        """A server that says it is shutting down is not taken for a lost connection: its code reaches the topology."""
+        server = FakeServer({"isMaster": {"ok": 0, "errmsg": "going", "code": 91}})
+        self.assertEqual(self.failure(server, NotPrimaryError, "hello").errors["code"], 91)
 
     def test_too_old(self) -> None:
         """A server before MongoDB 4.4 is refused by a ConfigurationError with its address."""

@@ -13,7 +13,14 @@ from typing import Any, TypeVar, cast
 import bson
 from OpenSSL import SSL
 from pymongo.driver_info import DriverInfo
-from pymongo.errors import AutoReconnect, ConnectionFailure, NetworkTimeout, NotPrimaryError, ProtocolError, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    NetworkTimeout,
+    NotPrimaryError,
+    ProtocolError,
+    PyMongoError,
+)
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError, DNSLookupError

@@ -88,14 +88,15 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             check_mapping("filter", filter)
         check_session(session)
         flags = _checked_cursor_type(cursor_type)
-        for name, flag, bit in (
-            ("no_cursor_timeout", no_cursor_timeout, _NO_CURSOR_TIMEOUT),
-            ("allow_partial_results", allow_partial_results, _PARTIAL),
-            ("oplog_replay", oplog_replay, _OPLOG_REPLAY),
-        ):
-            check_boolean(name, flag)
-            if flag:
-                flags |= bit
+        if no_cursor_timeout is not False:
+            check_boolean("no_cursor_timeout", no_cursor_timeout)
+            flags |= _NO_CURSOR_TIMEOUT
+        if allow_partial_results is not False:
+            check_boolean("allow_partial_results", allow_partial_results)
+            flags |= _PARTIAL
+        if oplog_replay is not False:
+            check_boolean("oplog_replay", oplog_replay)
+            flags |= _OPLOG_REPLAY
         self._filter = filter
         self._fields = find_fields(
             projection=projection,
@@ -117,7 +118,9 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         self._comment = comment
         self._limit = _checked_limit(limit, flags)
         self._batch_size = check_count("batch_size", batch_size)
-        self._set_flags(flags)
+        self._flags = flags
+        if flags:
+            self._set_flags(flags)
         self._collection = collection
         client = collection.database.client
         super().__init__(client._executor.execute, client._leftovers, collection.codec_options, session)
@@ -144,10 +147,6 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
                 if self._flags & bit:
                     fields[name] = True
         return fields
-
-    def _reply_codec_options(self) -> CodecOptions[Any]:
-        """How the documents are decoded."""
-        return self._collection.codec_options
 
     def _first_operation(self) -> CursorOperation:
         collection = self._collection

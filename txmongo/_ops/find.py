@@ -85,15 +85,18 @@ def find_fields(
         fields["max"] = bounds_document("max", max)
     if min is not None:
         fields["min"] = bounds_document("min", min)
-    for name, key, flag in (
-        ("return_key", "returnKey", return_key),
-        ("show_record_id", "showRecordId", show_record_id),
-        ("snapshot", "snapshot", snapshot),
-        ("allow_disk_use", "allowDiskUse", allow_disk_use),
-    ):
-        if flag is not None:
-            check_boolean(name, flag)
-            fields[key] = flag
+    if return_key is not None:
+        check_boolean("return_key", return_key)
+        fields["returnKey"] = return_key
+    if show_record_id is not None:
+        check_boolean("show_record_id", show_record_id)
+        fields["showRecordId"] = show_record_id
+    if snapshot is not None:
+        check_boolean("snapshot", snapshot)
+        fields["snapshot"] = snapshot
+    if allow_disk_use is not None:
+        check_boolean("allow_disk_use", allow_disk_use)
+        fields["allowDiskUse"] = allow_disk_use
     if comment is not None:
         fields["comment"] = comment
     if let is not None:

@@ -17,17 +17,8 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmongo._ops.arguments import (
-    check_array_filters,
-    check_boolean,
-    check_document,
-    check_mapping,
-    check_optional_mapping,
-    check_replacement,
-    check_update,
-    hint_value,
-)
-from txmongo._ops.base import Operation, check_acknowledged_option, collation_document
+from txmongo._ops.arguments import check_document, check_replacement, check_update
+from txmongo._ops.base import Operation
 from txmongo._ops.bulk_write import (
     BatchUnconfirmed,
     DeleteBatch,
@@ -138,44 +129,31 @@ def _inserted(model: Any) -> Any:
 
 
 def _updated(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
-    check_mapping("filter", model._filter)
-    array_filters = None
-    if isinstance(model, ReplaceOne):
+    replaces = isinstance(model, ReplaceOne)
+    if replaces:
         check_replacement(model._doc)
     else:
         check_update(model._doc)
-        array_filters = model._array_filters
-        check_array_filters(array_filters)
-        check_acknowledged_option("arrayFilters", array_filters, acknowledged)
     upsert = model._upsert
-    if upsert is not None:
-        check_boolean("upsert", upsert)
-    elif isinstance(model, UpdateOne):
+    if upsert is None and isinstance(model, UpdateOne):
         # The server's default all the same; but the statement is seen in errors, and there it is as PyMongo's.
         upsert = False
-    sort = None if multi else model._sort
-    check_optional_mapping("sort", sort)
-    check_acknowledged_option("collation", model._collation, acknowledged)
     return update_statement(
         model._filter,
         model._doc,
         multi=multi,
         upsert=upsert,
-        collation=collation_document(model._collation),
-        array_filters=array_filters,
-        hint=hint_value(model._hint),
-        sort=sort,
+        collation=model._collation,
+        array_filters=None if replaces else model._array_filters,
+        hint=model._hint,
+        sort=None if multi else model._sort,
+        acknowledged=acknowledged,
     )
 
 
 def _deleted(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:
-    check_mapping("filter", model._filter)
-    check_acknowledged_option("collation", model._collation, acknowledged)
     return delete_statement(
-        model._filter,
-        multi=multi,
-        collation=collation_document(model._collation),
-        hint=hint_value(model._hint),
+        model._filter, multi=multi, collation=model._collation, hint=model._hint, acknowledged=acknowledged
     )
 
 

@@ -321,8 +321,19 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred as that of :meth:`update_one`.
         """
         check_replacement(replacement)
-        statement = self._update_statement(filter, replacement, False, upsert, collation, None, hint, sort)
-        return self._update(UpdateOne, statement, session, comment, let, bypass_document_validation)
+        return self._update(
+            UpdateOne,
+            filter,
+            replacement,
+            session,
+            comment,
+            let,
+            bypass_document_validation,
+            upsert=upsert,
+            collation=collation,
+            hint=hint,
+            sort=sort,
+        )
 
     def update_one(
         self,
@@ -357,8 +368,20 @@ class Collection(Generic[DocumentType]):
             but the write concern could not be kept, and as every operation (see the class).
         """
         check_update(update)
-        statement = self._update_statement(filter, update, False, upsert, collation, array_filters, hint, sort)
-        return self._update(UpdateOne, statement, session, comment, let, bypass_document_validation)
+        return self._update(
+            UpdateOne,
+            filter,
+            update,
+            session,
+            comment,
+            let,
+            bypass_document_validation,
+            upsert=upsert,
+            collation=collation,
+            array_filters=array_filters,
+            hint=hint,
+            sort=sort,
+        )
 
     def update_many(
         self,
@@ -380,54 +403,39 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred as that of :meth:`update_one`.
         """
         check_update(update)
-        statement = self._update_statement(filter, update, True, upsert, collation, array_filters, hint, None)
-        return self._update(UpdateMany, statement, session, comment, let, bypass_document_validation)
-
-    def _update_statement(
-        self,
-        filter: Any,
-        update: Any,
-        multi: bool,
-        upsert: Any,
-        collation: Any,
-        array_filters: Any,
-        hint: Any,
-        sort: Any,
-    ) -> dict[str, Any]:
-        check_mapping("filter", filter)
-        check_boolean("upsert", upsert)
-        if collation is not None or array_filters is not None:
-            check_array_filters(array_filters)
-            acknowledged = self._write_concern.acknowledged
-            check_acknowledged_option("collation", collation, acknowledged)
-            check_acknowledged_option("array_filters", array_filters, acknowledged)
-            collation = collation_document(collation)
-        check_optional_mapping("sort", sort)
-        return update_statement(
+        return self._update(
+            UpdateMany,
             filter,
             update,
-            multi=multi,
+            session,
+            comment,
+            let,
+            bypass_document_validation,
             upsert=upsert,
             collation=collation,
             array_filters=array_filters,
-            hint=hint_value(hint),
-            sort=sort,
+            hint=hint,
         )
 
     def _update(
         self,
         operation: type[UpdateMany],
-        statement: dict[str, Any],
+        filter: Any,
+        update: Any,
         session: Any,
         comment: Any,
         let: Any,
         bypass_document_validation: Any,
+        **options: Any,
     ) -> Deferred[UpdateResult]:
         if session is not None:
             check_session(session)
         check_optional_mapping("let", let)
-        options = write_options(comment, let, bypass_document_validation)
-        return self._execute(operation(self._target, statement, options))
+        target = self._target
+        statement = update_statement(
+            filter, update, multi=operation is UpdateMany, acknowledged=target.acknowledged, **options
+        )
+        return self._execute(operation(target, statement, write_options(comment, let, bypass_document_validation)))
 
     # --- deleting ---
 
@@ -484,13 +492,12 @@ class Collection(Generic[DocumentType]):
     ) -> Deferred[DeleteResult]:
         if session is not None:
             check_session(session)
-        check_mapping("filter", filter)
         check_optional_mapping("let", let)
-        check_acknowledged_option("collation", collation, self._write_concern.acknowledged)
+        target = self._target
         statement = delete_statement(
-            filter, multi=multi, collation=collation_document(collation), hint=hint_value(hint)
+            filter, multi=multi, collation=collation, hint=hint, acknowledged=target.acknowledged
         )
-        return self._execute(operation(self._target, statement, write_options(comment, let)))
+        return self._execute(operation(target, statement, write_options(comment, let)))
 
     # --- finding and changing in one step ---
 

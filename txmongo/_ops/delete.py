@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pymongo.collation import Collation
 from pymongo.results import DeleteResult
 
-from txmongo._ops.arguments import is_id_equality
-from txmongo._ops.base import ReplyContext, RetryKind
+from txmongo._ops.arguments import check_mapping, hint_value, is_id_equality
+from txmongo._ops.base import ReplyContext, RetryKind, check_acknowledged_option, collation_document
 from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
 
 __all__ = ["DeleteMany", "DeleteOne", "delete_statement"]
@@ -18,14 +19,25 @@ _ONE = 1
 
 
 def delete_statement(
-    query: Mapping[str, Any], *, multi: bool, collation: Mapping[str, Any] | None = None, hint: Any = None
+    query: Mapping[str, Any],
+    *,
+    multi: bool,
+    collation: Collation | Mapping[str, Any] | None = None,
+    hint: Any = None,
+    acknowledged: bool = True,
 ) -> dict[str, Any]:
-    """One element of the command's ``deletes``; options that are ``None`` are left out."""
+    """One element of the command's ``deletes``, of what the caller passed; options that are ``None`` are left out.
+
+    :raises TypeError: an argument is of the wrong type.
+    :raises ConfigurationError: ``collation`` in an unacknowledged write.
+    """
+    check_mapping("filter", query)
     statement = {"q": query, "limit": _ALL if multi else _ONE}
     if collation is not None:
-        statement["collation"] = collation
+        check_acknowledged_option("collation", collation, acknowledged)
+        statement["collation"] = collation_document(collation)
     if hint is not None:
-        statement["hint"] = hint
+        statement["hint"] = hint_value(hint)
     return statement
 
 

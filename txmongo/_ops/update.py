@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pymongo.collation import Collation
 from pymongo.results import UpdateResult
 
-from txmongo._ops.arguments import is_id_equality
-from txmongo._ops.base import ReplyContext, RetryKind
+from txmongo._ops.arguments import check_array_filters, check_boolean, check_mapping, hint_value, is_id_equality
+from txmongo._ops.base import ReplyContext, RetryKind, check_acknowledged_option, collation_document
 from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
 from txmongo.errors import ConfigurationError
 
@@ -26,22 +27,34 @@ def update_statement(
     *,
     multi: bool,
     upsert: bool | None = False,
-    collation: Mapping[str, Any] | None = None,
-    array_filters: Any = None,
+    collation: Collation | Mapping[str, Any] | None = None,
+    array_filters: Sequence[Mapping[str, Any]] | None = None,
     hint: Any = None,
     sort: Mapping[str, Any] | None = None,
+    acknowledged: bool = True,
 ) -> dict[str, Any]:
-    """One element of the command's ``updates``; options that are ``None`` are left out."""
+    """One element of the command's ``updates``, of what the caller passed; options that are ``None`` are left out.
+
+    :param update: operators, a pipeline or a replacement, which its caller has checked.
+    :raises TypeError: another argument is of the wrong type.
+    :raises ConfigurationError: an option cannot be used in an unacknowledged write.
+    """
+    check_mapping("filter", query)
     statement = {"q": query, "u": update, "multi": multi}
     if upsert is not None:
+        check_boolean("upsert", upsert)
         statement["upsert"] = upsert
     if collation is not None:
-        statement["collation"] = collation
+        check_acknowledged_option("collation", collation, acknowledged)
+        statement["collation"] = collation_document(collation)
     if array_filters is not None:
+        check_array_filters(array_filters)
+        check_acknowledged_option("array_filters", array_filters, acknowledged)
         statement["arrayFilters"] = array_filters
     if hint is not None:
-        statement["hint"] = hint
+        statement["hint"] = hint_value(hint)
     if sort is not None:
+        check_mapping("sort", sort)
         statement["sort"] = sort
     return statement
 

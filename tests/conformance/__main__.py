@@ -79,6 +79,7 @@ class Collector(TestResult):
 
     def _note(self, test: Any, outcome: str, text: str = "") -> None:
         """Count a test once; whatever went wrong after it passed makes it a failed one."""
+        test = getattr(test, "_originalTest", test)  # trial wraps some
         report, name = self._report(test), _name(test)
         before = self._outcomes.get(test.id())
         if before == "failed":

@@ -464,7 +464,8 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
     def rewind(self) -> Self:
         """Make the cursor as it was before it started: iterated again, it queries again.
 
-        :raises InvalidOperation: it was used as a Deferred, which fires once: use :meth:`clone`.
+        :raises InvalidOperation: it was used as a Deferred, which fires once, or a batch is on its way: use
+            :meth:`clone`.
         """
         self._rewind()
         return self

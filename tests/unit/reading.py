@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import Operation
 from txmongo._ops.leftovers import Leftovers
+from txmongo._ops.session_state import SessionUse
 from txmongo.database import Database
 
 SERVER = StreamDescription(max_wire_version=17)
@@ -21,10 +22,16 @@ ADDRESS = ("db.example", 27017)
 
 
 class Context:
-    """Where a reply comes from."""
+    """Where a reply comes from.
+
+    :ivar use: the operation's use of a session.
+    """
 
     address = ADDRESS
     description = SERVER
+
+    def __init__(self, use: SessionUse | None = None) -> None:
+        self.use = use
 
 
 CONTEXT = Context()
@@ -60,6 +67,8 @@ class HeldExecutor:
         self.commands: list[dict[str, Any]] = []
         self.operations: list[Operation[Any]] = []
         self.sends = True
+        #: The context of the next replies.
+        self.context = CONTEXT
 
     def execute(self, operation: Operation[Any]) -> Deferred[Any]:
         """As the executor does it, but for the I/O."""
@@ -80,7 +89,7 @@ class HeldExecutor:
         """The server's reply to the oldest command."""
         held = self.held.pop(0)
         try:
-            result = held.operation.parse({"ok": 1, **(reply or {})}, CONTEXT)
+            result = held.operation.parse({"ok": 1, **(reply or {})}, self.context)
         except Exception as error:
             held.deferred.errback(error)
         else:

@@ -29,11 +29,13 @@ from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.reading import ADDRESS, held_database
+from tests.unit.reading import ADDRESS, Context, held_database
 from txmongo._ops.admin import ListCollections
 from txmongo._ops.aggregate import Aggregate
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.server_cursor import CALLBACKS
+from txmongo._ops.server_sessions import ServerSessionPool
+from txmongo._ops.session_state import SessionUse
 from txmongo.cursor import CommandCursor, Cursor, RawBatchCommandCursor, RawBatchCursor
 from txmongo.errors import AutoReconnect, CursorNotFound, ExecutionTimeout, InvalidOperation, OperationFailure
 
@@ -1088,6 +1090,12 @@ class OptionTests(CursorCase):
         cursor.addCallback(self.results.append)
         self.assertRaises(InvalidOperation, cursor.rewind)
 
+    def test_rewind_loading(self) -> None:
+        """A cursor cannot be rewound while a batch is on its way."""
+        cursor = self.things.find()
+        self.command_of(cursor)
+        self.assertRaises(InvalidOperation, cursor.rewind)
+
     def test_distinct(self) -> None:
         """The distinct values are asked for with the cursor's filter, and it stays unused."""
         cursor = self.things.find({"x": 1}, hint="a_1", sort=[("a", 1)], comment="c")
@@ -1141,6 +1149,80 @@ class OptionTests(CursorCase):
         self.executor.first_batch(ONE, cursor_id=7)
         self.command_of(cursor)
         self.assertIs(self.executor.operations[-1].reply_codec_options, options)
+
+
+class ImplicitSessionTests(CursorCase):
+    """A cursor goes on under the session in which it was made, and lets it go as soon as it can."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool = ServerSessionPool(self.client.clock.seconds)
+
+    def opened(self, cursor_id: int = 7) -> Cursor[Any]:
+        """A cursor with this id, whose find used a session."""
+        use = SessionUse(self.pool.acquire(), self.pool)
+        self.executor.context = Context(use)
+        cursor = self.things.find()
+        batch = cursor.next_batch()
+        self.executor.first_batch(ONE, cursor_id=cursor_id)
+        self.successResultOf(batch)
+        if not use.kept:
+            use.release()
+        self.use = use
+        return cursor
+
+    def test_exhausted_at_once(self) -> None:
+        """One batch that is everything keeps no session."""
+        self.opened(cursor_id=0)
+        self.assertFalse(self.use.kept)
+        self.assertEqual(self.pool.in_use, 0)
+
+    def test_get_more(self) -> None:
+        """Further batches go under the session; after the last it is free."""
+        cursor = self.opened()
+        self.assertEqual(self.pool.in_use, 1)
+        batch = cursor.next_batch()
+        self.assertIs(self.executor.operations[-1].session, self.use)
+        self.assertIsNone(cursor.session)
+        self.executor.next_batch(TWO)
+        self.successResultOf(batch)
+        self.assertEqual(self.pool.in_use, 0)
+
+    def test_close(self) -> None:
+        """killCursors goes under it too; then it is free."""
+        closed = self.opened().close()
+        self.assertIs(self.executor.operations[-1].session, self.use)
+        self.executor.answer()
+        self.successResultOf(closed)
+        self.assertEqual(self.pool.in_use, 0)
+
+    def test_dropped(self) -> None:
+        """So it is when the cursor is dropped."""
+        self.opened()
+        self.client.clock.advance(0)
+        self.assertIs(self.executor.operations[-1].session, self.use)
+        self.executor.answer()
+        self.assertEqual(self.pool.in_use, 0)
+
+    def test_failed(self) -> None:
+        """A cursor that the server has forgotten lets it go."""
+        batch = self.opened().next_batch()
+        self.executor.fail(CursorNotFound("gone", 43))
+        self.failureResultOf(batch, CursorNotFound)
+        self.assertEqual(self.pool.in_use, 0)
+
+    def test_given_up(self) -> None:
+        """A cursor that is made after it was given up lets it go when it is killed."""
+        use = SessionUse(self.pool.acquire(), self.pool)
+        self.executor.context = Context(use)
+        cursor = self.things.find()
+        self.assertNoResult(cursor)
+        cursor.cancel()
+        self.failureResultOf(cursor, CancelledError)
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.assertIs(self.executor.operations[-1].session, use)
+        self.executor.answer()
+        self.assertEqual(self.pool.in_use, 0)
 
 
 class RawTests(CursorCase):

@@ -34,9 +34,10 @@ class CursorBatch:
     :ivar namespace: ``database.collection`` as the server names the cursor.
     :ivar address: the server that has the cursor.
     :ivar post_batch_resume_token: where a change stream stands after this batch, else ``None``.
+    :ivar session: of a first batch, the ``session`` of the operations that go on with the cursor.
     """
 
-    __slots__ = ("address", "cursor_id", "documents", "namespace", "post_batch_resume_token")
+    __slots__ = ("address", "cursor_id", "documents", "namespace", "post_batch_resume_token", "session")
 
     def __init__(
         self,
@@ -45,12 +46,14 @@ class CursorBatch:
         namespace: str,
         address: Address,
         post_batch_resume_token: Mapping[str, Any] | None = None,
+        session: Any = None,
     ) -> None:
         self.documents = documents
         self.cursor_id = cursor_id
         self.namespace = namespace
         self.address = address
         self.post_batch_resume_token = post_batch_resume_token
+        self.session = session
 
 
 def malformed(name: str) -> ProtocolError:
@@ -97,7 +100,12 @@ class CursorOperation(Operation[CursorBatch]):
         cursor = reply.get("cursor")
         if cursor is None:
             raise InvalidOperation("the server's reply holds no cursor: this is not a command that makes one")
-        return _batch(cursor, "firstBatch", context)
+        batch = _batch(cursor, "firstBatch", context)
+        if batch.cursor_id:
+            # The server takes a getMore only under the session of the command that made the cursor.
+            use = getattr(context, "use", None)
+            batch.session = self.session if use is None else use.keep()
+        return batch
 
 
 class GetMore(Operation[CursorBatch]):

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmongo._ops.cursors import KillCursors
+from txmongo._ops.session_state import SessionUse
 
 if TYPE_CHECKING:
     from txmongo.types import Address
@@ -26,8 +27,10 @@ _GRACE = 1.0
 _PATIENCE = 5.0
 
 
-def _ignore(_result: object) -> None:
-    """Whether a cursor could be killed interests nobody: if not, the server forgets it by itself."""
+def _end(_result: object, session: Any) -> None:
+    """Whether a cursor could be killed interests nobody: the server forgets it in the end. Its session is free."""
+    if isinstance(session, SessionUse):
+        session.release()
 
 
 class Leftovers:
@@ -36,7 +39,7 @@ class Leftovers:
     def __init__(self, execute: Callable[[Any], Deferred[Any]], clock: IReactorTime) -> None:
         self._execute = execute
         self._clock = clock
-        self._dropped: deque[tuple[Address, str, int]] = deque()
+        self._dropped: deque[tuple[Address, str, Any, int]] = deque()
         self._waking: IDelayedCall | bool = False
         self._abandoned: dict[Deferred[Any], IDelayedCall] = {}
         self._closed = False
@@ -44,17 +47,18 @@ class Leftovers:
     def kill(self, namespace: str, cursor_ids: list[int], address: Address, session: Any = None) -> Deferred[None]:
         """Kill cursors now.
 
+        :param session: of the cursors; if they kept an implicit one, it is released.
         :returns: a Deferred that fires with ``None`` when that is done or has failed; it never fails.
         """
         database, _, collection = namespace.partition(".")
         killing: Deferred[Any] = self._execute(KillCursors(database, collection, cursor_ids, address, session=session))
-        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_ignore)
+        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, session)
 
-    def drop(self, namespace: str, cursor_id: int, address: Address) -> None:
+    def drop(self, namespace: str, cursor_id: int, address: Address, session: Any = None) -> None:
         """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread."""
         if self._closed:
             return
-        self._dropped.append((address, namespace, cursor_id))
+        self._dropped.append((address, namespace, session, cursor_id))
         if not self._waking:
             self._waking = True
             from_thread = getattr(self._clock, "callFromThread", None)
@@ -78,12 +82,12 @@ class Leftovers:
 
     def _kill_dropped(self) -> None:
         self._waking = False
-        cursors: dict[tuple[Address, str], list[int]] = {}
+        cursors: dict[tuple[Address, str, Any], list[int]] = {}
         while self._dropped:
-            address, namespace, cursor_id = self._dropped.popleft()
-            cursors.setdefault((address, namespace), []).append(cursor_id)
-        for (address, namespace), cursor_ids in cursors.items():
-            self.kill(namespace, cursor_ids, address)
+            address, namespace, session, cursor_id = self._dropped.popleft()
+            cursors.setdefault((address, namespace, session), []).append(cursor_id)
+        for (address, namespace, session), cursor_ids in cursors.items():
+            self.kill(namespace, cursor_ids, address, session)
 
     def close(self) -> None:
         """Send what is still to be sent; afterwards no delayed call is left here."""

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
+from txmongo._ops.session_state import SessionUse
 from txmongo.errors import ConnectionFailure, InvalidOperation
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     #: Why a cursor failed that was started before anybody waited for it.
     _failure: Failure | None = None
     _retrieved = 0
+    #: The session of its further operations: the one that was given, or an implicit one that it keeps.
+    _kept: Any = None
 
     _batch_size = 0
     _comment: Any = None
@@ -191,12 +194,14 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             batch_size=self._next_batch_size(),
             max_time_ms=self._max_await_time_ms if self._await_data else None,
             comment=self._comment,
-            session=self._session,
+            session=self._kept,
             exclusive=self._await_data,
         )
 
     def _arrived(self, batch: CursorBatch) -> None:
         self._loading = self._first = None
+        if self._cursor_id is None:
+            self._kept = batch.session
         self._cursor_id = batch.cursor_id
         self._namespace = batch.namespace
         self._address = batch.address
@@ -205,7 +210,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             return
         documents = batch.documents
         self._retrieved += len(documents)
-        if batch.cursor_id and self._has_enough():
+        if not batch.cursor_id or self._has_enough():
             self._kill()
         self._hand_out(self._items(documents))
 
@@ -241,12 +246,12 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         code = getattr(error, "code", None)
         if (code in self._empty_on) if self._cursor_id is None else (self._tailable and code in _CURSOR_IS_GONE):
             # A tailable cursor ends so when what it stands on was overwritten: that is its end, not an error.
-            self._cursor_id = 0
+            self._forget()
             self._hand_out([])
             return
         self._state = _State.CLOSED
         if code in _CURSOR_IS_GONE or isinstance(error, ConnectionFailure):
-            self._cursor_id = 0
+            self._forget()
         else:
             self._kill()
         if not self._fail_waiters(failure):
@@ -274,11 +279,21 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     def _kill(self) -> Deferred[None] | None:
         """Have the server forget the cursor, if it has one."""
-        cursor_id, self._cursor_id = self._cursor_id, 0
+        cursor_id = self._cursor_id
         if not cursor_id:
+            self._forget()
             return None
+        self._cursor_id = 0
         assert self._address is not None
-        return self._leftovers.kill(self._namespace, [cursor_id], self._address, self._session)
+        kept, self._kept = self._kept, None
+        return self._leftovers.kill(self._namespace, [cursor_id], self._address, kept)
+
+    def _forget(self) -> None:
+        """The server has no cursor any more: an implicit session is free again."""
+        self._cursor_id = 0
+        kept, self._kept = self._kept, None
+        if isinstance(kept, SessionUse):
+            kept.release()
 
     def _give_up(self, state: _State) -> Deferred[None] | None:
         """Stop loading, kill the cursor, and tell those who wait for batches that they will not get them."""
@@ -304,7 +319,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     def __del__(self) -> None:
         if self._cursor_id and self._state is _State.OPEN and self._address is not None:
-            self._leftovers.drop(self._namespace, self._cursor_id, self._address)
+            self._leftovers.drop(self._namespace, self._cursor_id, self._address, self._kept)
         if self._failure is not None:
             _log.failure("Unhandled error in a cursor that nobody waited for", self._failure)
 
@@ -334,10 +349,12 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     def _rewind(self) -> None:
         """Back to the start.
 
-        :raises InvalidOperation: it was used as a Deferred, which fires once.
+        :raises InvalidOperation: it was used as a Deferred, which fires once; or a batch is on its way.
         """
         if self._collected is not None:
             raise InvalidOperation("a cursor that was used as a Deferred cannot be rewound: use clone()")
+        if self._loading is not None:
+            raise InvalidOperation("a cursor cannot be rewound while a batch is on its way: use clone()")
         if self._state is _State.OPEN:
             self._give_up(_State.CLOSED)
         self._state = _State.NEW

@@ -10,7 +10,7 @@ from twisted.internet import defer
 
 from txmongo._testing.den import wait_until
 from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
-from txmongo.errors import PyMongoError
+from txmongo.errors import OperationFailure, PyMongoError
 
 FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
 HEARTBEAT_INTERVAL = 0.5
@@ -146,7 +146,10 @@ class ReplicaSet:
 
     def _until_ready(self, member: Mongod) -> defer.Deferred[bool]:
         async def ready() -> bool:
-            hello = await member.command("admin", {"hello": 1})
+            try:
+                hello = await member.command("admin", {"hello": 1})
+            except OperationFailure:
+                return False  # the root user has not been replicated to it yet
             return bool(hello["isWritablePrimary"] or hello["secondary"])
 
         return self._wait_until(ready, f"{member!r} became neither primary nor secondary", self._start_timeout)

@@ -37,6 +37,7 @@ class SentCommand:
         "database",
         "name",
         "operation_id",
+        "redacted",
         "request_id",
         "server_connection_id",
         "service_id",
@@ -61,6 +62,7 @@ class SentCommand:
         self.service_id: ObjectId | None = description.service_id
         self.server_connection_id = description.server_connection_id
         self.started_at = started_at
+        self.redacted = False
 
 
 class CommandEvents:
@@ -81,13 +83,15 @@ class CommandEvents:
             service_id=sent.service_id,
             server_connection_id=sent.server_connection_id,
         )
+        # Of a greeting only the command says whether it holds credentials; its reply must then not be shown either.
+        sent.redacted = not event.command
         self._publish("started", event)
 
     def succeeded(self, sent: SentCommand, reply: Any) -> None:
         """The server answered with ``ok: 1``, or (``reply`` is ``None``) will not answer an unacknowledged command."""
         event = CommandSucceededEvent(
             self._duration(sent),
-            {"ok": 1} if reply is None else reply,
+            {} if sent.redacted else {"ok": 1} if reply is None else reply,
             sent.name,
             sent.request_id,
             sent.address,

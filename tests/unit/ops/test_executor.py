@@ -77,7 +77,7 @@ class Unparsable(Look):
         raise ValueError("bad news")
 
 
-class SteppedDown(Look):
+class SteppedDown(Ping):
     """Finds in the reply that the server is no primary any more."""
 
     __slots__ = ()
@@ -437,7 +437,7 @@ class MoveTests(ExecutorTestCase):
         self.make(CommandEvents([self.listener], self.clock.seconds))
         self.first = self.opened()
         self.slow_connects = True
-        self.stalled = self.executor.execute(Look("admin"))
+        self.stalled = self.executor.execute(Ping("admin"))
         self.waiting = self.executor.execute(Look("admin"))
         self.assertEqual(len(self.first.read()), 2)
         for _ in range(10):
@@ -485,10 +485,13 @@ class MoveTests(ExecutorTestCase):
         self.counts_are_back()
 
     def test_both_lost(self) -> None:
-        """When both connections are lost the operation fails once."""
+        """When both connections are lost the operation is tried again, as a read that was lost once."""
         self.first.lose()
         self.failureResultOf(self.stalled, AutoReconnect)
         self.second.lose()
+        self.assertNoResult(self.waiting)
+        self.assertEqual(len(self.wires[2].read()), 1)
+        self.wires[2].lose()
         self.failureResultOf(self.waiting, AutoReconnect)
         self.counts_are_back()
 

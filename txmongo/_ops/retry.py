@@ -2,7 +2,8 @@
 
 The executor carries the verdict out. For each attempt that failed it calls :func:`add_labels`, tells the session of the
 failure, then asks :func:`decide`, with the history that the verdict before returned. Retryable reads, retryable writes,
-transactions ("Error Labels") and client backpressure specifications.
+transactions ("Error Labels") and client backpressure specifications; of the last the version that limits retries by
+``maxAdaptiveRetries`` and knows no token bucket any more.
 """
 
 from __future__ import annotations

@@ -152,6 +152,18 @@ class FirstUseTests(CursorCase):
         self.answered()
         self.assertEqual(self.successResultOf(used), [ONE, TWO])
 
+    def test_await_what_is_there(self) -> None:
+        """Awaiting one whose documents have all come gives those that are left, not None."""
+        cursor = self.finds()
+        batch = cursor.next_batch()
+        self.answered()
+        self.assertEqual(self.successResultOf(batch), [ONE, TWO])
+
+        async def use() -> list[Any]:
+            return await cursor
+
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(use())), [])
+
     def test_yield(self) -> None:
         """Yielding it in inlineCallbacks starts it."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -144,6 +144,16 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     def _used_as_deferred(self, callback: Any) -> None:
         """Somebody waits for the list of all documents."""
         self._callback_chain.append(callback)
+        self._collect()
+
+    def __await__(self) -> Generator[Deferred[list[ItemT]], None, list[ItemT]]:
+        """Start before Twisted looks whether there is a result: one that is there at once it would take for None."""
+        if self._collected is None:
+            self._collect()
+        return super().__await__()
+
+    def _collect(self) -> None:
+        """Begin to gather the documents for the Deferred's result."""
         self._collected = list(self._buffer)
         self._buffer.clear()
         if self._failure is not None:

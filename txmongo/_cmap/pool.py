@@ -406,7 +406,7 @@ class Pool:
             opening=len(self._openings),
             waiting=len(self._queue) - 1,
         )
-        self._fail_waiters([waiter], error)
+        self._fail_waiters([waiter], lambda: error)
         self._serve()
 
     def _waiter_cancelled(self, request: CheckOut, _deferred: Deferred[Connection]) -> None:
@@ -417,18 +417,16 @@ class Pool:
             self._publish_failed_check_out(CancelledError(), waiter.started_at)
             self._serve()
 
-    def _fail_waiters(self, waiters: list[Waiter], error: Exception | None = None) -> None:
-        """Let some leave the queue: all are out of it before the first is told.
-
-        :param error: why; by default what refuses others now, made anew for each.
-        """
+    def _fail_waiters(self, waiters: list[Waiter], reason: Callable[[], Exception]) -> None:
+        """Let some leave the queue: all are out of it before the first is told, each with an error of its own."""
         for waiter in waiters:
             self._dequeue(waiter)
         for waiter in waiters:
-            reason = error or self._refusal() or CancelledError()
-            self._publish_failed_check_out(reason, waiter.started_at)
-            if waiter.deferred is not None:
-                waiter.deferred.errback(Failure(reason))
+            error = reason()
+            self._publish_failed_check_out(error, waiter.started_at)
+            # What one does when it is told may have cancelled another.
+            if waiter.deferred is not None and not waiter.deferred.called:
+                waiter.deferred.errback(Failure(error))
 
     def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
         if self._events is not None:
@@ -537,11 +535,11 @@ class Pool:
     def _learn(self, request: CheckOut, connection: Connection) -> bool:
         """Learn from how long the server took for a request; returns whether there was a reply at all.
 
-        What this process needs to come round to a socket is not the server's time. Counted as that, it would make a pool
-        open ever more connections, with which the process comes round ever more slowly.
+        What this process needs to come round to a socket is not the server's time. Counted as that, it would make the
+        pool open ever more connections, with which the process comes round ever more slowly.
         """
         received = connection.protocol.last_received_at
-        if received < request.started_at:
+        if received <= request.started_at:
             return False
         begun = connection.busy_since + self._watch.lag
         if request.started_at >= connection.busy_since:
@@ -793,7 +791,7 @@ class Pool:
         if service_id is None:
             self._openings.give_up(ConnectionClosedReason.STALE)
             self._plan_maintenance()
-            self._fail_waiters(self._queue.all())
+            self._fail_waiters(self._queue.all(), partial(PoolClearedError.waiting, self.address, cause))
         else:
             self._serve()
 
@@ -821,7 +819,7 @@ class Pool:
                 self._events.pool_closed()
             self._cut_draining(PoolClosedError(self.address))
             self._plan_maintenance()
-            self._fail_waiters(self._queue.all())
+            self._fail_waiters(self._queue.all(), partial(PoolClosedError, self.address))
             self._watch.stop()
         # A connection that could not be opened, or was given up, takes a turn of the reactor to be gone.
         return deferLater(self._clock, 0).addCallback(lambda _: self._sockets.wait())

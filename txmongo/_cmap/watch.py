@@ -22,8 +22,9 @@ _LEAST_INTERVAL = 0.001
 #: Seconds by which delayed calls are late when the reactor has nothing to do: it waits for whole milliseconds.
 _TIMER_GRAIN = 0.001
 
-#: What the moving average of the lag gives to a new value.
+#: What the moving average of the lag gives to a new value, and seconds, the most that is believed of one.
 _LAG_WEIGHT = 0.2
+_GREATEST_LAG = 0.05
 
 
 class Watch:
@@ -101,9 +102,9 @@ class Watch:
         """Whatever seems late may have been answered already, unread: judge when the reactor has come round once."""
         self.call = None
         now = self._clock.seconds()
-        late = max(0.0, now - self._due_at - _TIMER_GRAIN)
         # The call falls anywhere into a round, so it is late by half a round on average.
-        self.lag += (2 * late - self.lag) * _LAG_WEIGHT
+        lag = 2 * max(0.0, now - self._due_at - _TIMER_GRAIN)
+        self.lag += (min(lag, _GREATEST_LAG) - self.lag) * _LAG_WEIGHT
         self.limits = Limits.of(self._rtt, self.lag)
         if any(self._is_silent(each, now) or self._is_stalled(each, now) for each in self._busy()):
             self.call = self._clock.callLater(0, self._judge)
@@ -114,6 +115,8 @@ class Watch:
         self.call = None
         now = self._clock.seconds()
         for connection in self._busy():
+            if not connection.in_flight:
+                continue
             if self._is_silent(connection, now):
                 self._silent(connection)
             elif self._is_stalled(connection, now):

@@ -26,7 +26,7 @@ from txmongo._cmap.pool import Pool, PoolState
 from txmongo._deferreds import Deadline
 from txmongo.errors import AutoReconnect
 
-_EXAMPLES = int(os.environ.get("TXMONGO_POOL_EXAMPLES", "120"))
+_EXAMPLES = int(os.environ.get("TXMONGO_POOL_EXAMPLES", "60"))
 
 _POOLS = st.fixed_dictionaries(
     {

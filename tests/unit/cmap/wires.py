@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.description import StreamDescription
@@ -27,6 +28,9 @@ from txmongo.errors import AutoReconnect
 from txmongo.protocol import MongoProtocol
 
 ADDRESS = ("db.example.com", 27017)
+NEVER = Deadline.never
+#: A little more than the time after which a connection is stalled.
+STALL = 0.021
 
 _HEADER = struct.Struct("<iiii")
 _FLAGS = struct.Struct("<I")
@@ -68,8 +72,9 @@ class Wire(StringTransport):
             data = data[length:]
 
     def reply(self, count: int = 1) -> None:
-        """Answer the oldest requests."""
+        """Answer the oldest requests; a reply takes a little time, as all that is real does."""
         for _ in range(count):
+            self.clock.rightNow += 1e-7
             request_id = self.unanswered.pop(0)
             self.write_is_unread = self.write_is_unread and self.before_write > 0
             self.before_write -= 1
@@ -316,3 +321,46 @@ def make_pool(clock: Clock, wires: Wires, *, listener: Recorder | None = None, *
     )
     pool.ready()
     return pool
+
+
+class PoolTestCase(SynchronousTestCase):
+    """Makes pools."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wires = Wires(self.clock)
+        self.recorder = Recorder()
+
+    def make(self, *, listening: bool = False, **options: Any) -> Pool:
+        """A ready pool."""
+        self.pool = make_pool(self.clock, self.wires, listener=self.recorder if listening else None, **options)
+        return self.pool
+
+    def work(self, name: str = "find", count: int = 1, **kinds: bool) -> list[Work]:
+        """Operations that have begun."""
+        return [Work(self.pool, name, **kinds).start() for _ in range(count)]
+
+    def movable(self, count: int = 1) -> list[Work]:
+        """Reads that have begun."""
+        return self.work("find", count, movable=True)
+
+    def learn(self, name: str, seconds: float) -> None:
+        """Let the pool know how long a kind of request takes."""
+        for wire in self.wires.wires:
+            assert not wire.unanswered
+        work = self.work(name, exclusive=True)[0]
+        self.clock.advance(seconds)
+        wire_of(work).reply()
+        assert work.result == "answered"
+
+    def pass_time(self, seconds: float = 0) -> None:
+        """Let time go by, in turns."""
+        self.clock.pump([0, seconds, 0, 0])
+
+
+def wire_of(work: Work) -> Wire:
+    """The wire that an operation was sent on."""
+    assert work.connection is not None
+    wire = work.connection.protocol.transport
+    assert isinstance(wire, Wire)
+    return wire

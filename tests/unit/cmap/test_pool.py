@@ -1,0 +1,644 @@
+"""The pool: who gets which connection. Its connections' server ends are played by the tests, its clock is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo.errors import WaitQueueTimeoutError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from tests.unit.cmap.wires import ADDRESS, NEVER, STALL, PoolTestCase, Work, wire_of
+from txmongo._cmap.connection import CheckOut, Connection, ConnectionState
+from txmongo._cmap.errors import CheckOutTimeoutError, PoolClearedError, PoolClosedError, WaitQueueFullError
+from txmongo._cmap.pool import Pool, PoolState
+from txmongo._deferreds import Deadline
+from txmongo._settings import ClientSettings
+from txmongo.errors import AutoReconnect, InvalidOperation
+
+
+class CheckOutTests(PoolTestCase):
+    """Getting a connection."""
+
+    def test_first_connection(self) -> None:
+        """The first operation opens the first connection and waits for it."""
+        self.wires.at_once = False
+        self.make()
+        (work,) = self.work()
+        self.assertIsNone(work.connection)
+        wire = self.wires.open()
+        self.assertEqual(wire.received, ["find"])
+        wire.reply()
+        self.assertEqual(work.result, "answered")
+
+    def test_written_inside_the_call(self) -> None:
+        """With an idle connection a command is written before the call returns."""
+        self.make()
+        self.work()
+        self.wires[0].reply()
+        self.work("ping")
+        self.assertEqual(self.wires[0].received, ["find", "ping"])
+
+    def test_last_used_first(self) -> None:
+        """Of several idle connections the one that was used last is taken."""
+        self.make()
+        first, second = self.work(count=2)
+        wire_of(first).reply()
+        wire_of(second).reply()
+        (third,) = self.work()
+        self.assertIs(third.connection, second.connection)
+
+    def test_one_is_there(self) -> None:
+        """check_out does not wait when there is a connection."""
+        pool = self.make(min_pool_size=1)
+        request = CheckOut("find")
+        connection = self.successResultOf(pool.check_out(request, NEVER))
+        self.assertIs(request.connection, connection)
+
+    def test_nothing_at_once(self) -> None:
+        """check_out_now leaves no trace when there is no connection."""
+        self.wires.at_once = False
+        pool = self.make(listening=True)
+        self.recorder.events.clear()
+        self.assertIsNone(pool.check_out_now(CheckOut("find")))
+        self.assertEqual((pool.operation_count, pool.total_count, self.recorder.events), (0, 0, []))
+
+    def test_paused(self) -> None:
+        """A paused pool refuses with PoolClearedError, naming what it was cleared by."""
+        pool = self.make()
+        pool.clear(AutoReconnect("gone fishing"))
+        self.assertIsNone(pool.check_out_now(CheckOut("find")))
+        error = self.failureResultOf(pool.check_out(CheckOut("find"), NEVER), PoolClearedError).value
+        self.assertIn("gone fishing", str(error))
+        self.assertEqual(error.address, ADDRESS)
+        self.assertIsInstance(error, AutoReconnect)
+
+    def test_never_ready(self) -> None:
+        """A pool that was never ready refuses too."""
+        pool = Pool(ADDRESS, ClientSettings(), clock=self.clock, connect=self.wires.connect)
+        self.assertIs(pool.state, PoolState.PAUSED)
+        self.failureResultOf(pool.check_out(CheckOut("find"), NEVER), PoolClearedError)
+
+    def test_closed(self) -> None:
+        """A closed pool refuses with an InvalidOperation."""
+        pool = self.make()
+        pool.close()
+        error = self.failureResultOf(pool.check_out(CheckOut("find"), NEVER), InvalidOperation).value
+        self.assertIsInstance(error, PoolClosedError)
+
+    def test_counts(self) -> None:
+        """Operations are counted from when they wait until they are checked in."""
+        self.wires.at_once = False
+        pool = self.make()
+        self.work(count=3, exclusive=True)
+        self.assertEqual((pool.operation_count, pool.waiting_count, pool.opening_count), (3, 3, 2))
+        self.wires.open()
+        self.assertEqual((pool.operation_count, pool.waiting_count), (3, 2))
+        self.wires[0].reply()
+        self.assertEqual((pool.operation_count, pool.waiting_count), (2, 1))
+
+    def test_check_in_of_what_is_not_out(self) -> None:
+        """Checking in what was not checked out, or twice, is refused."""
+        pool = self.make()
+        request = CheckOut("find")
+        self.assertRaises(ValueError, pool.check_in, request)
+        self.successResultOf(pool.check_out(request, NEVER))
+        pool.check_in(request)
+        self.assertRaises(ValueError, pool.check_in, request)
+        self.assertEqual(pool.operation_count, 0)
+
+    def test_check_in_elsewhere(self) -> None:
+        """Checking in to a pool that did not check out is refused, though it be busy with other things."""
+        mine, other = self.make(), self.make(listening=True)
+        request = CheckOut("find")
+        self.successResultOf(mine.check_out(request, NEVER))
+        mine.check_in(request)
+        self.assertRaises(ValueError, other.check_in, request)
+
+    def test_abandoned_twice(self) -> None:
+        """What was abandoned is checked in; doing it again is refused."""
+        pool = self.make()
+        (work,) = self.work()
+        work.cancel()
+        self.assertRaises(ValueError, pool.check_in, work)
+
+    def test_never_sent(self) -> None:
+        """A request that could not be sent leaves its connection as it was, and teaches nothing."""
+        self.make()
+        self.clock.advance(1)
+        (work,) = self.work("unsendable")
+        self.assertIsInstance(work.result, ValueError)
+        self.clock.advance(1)
+        (again,) = self.work("unsendable")
+        self.assertIsInstance(again.result, ValueError)
+        self.assertEqual(self.pool.available_count, 1)
+        self.assertEqual(self.pool._averages, {"unsendable": 0.00005} if "unsendable" in self.pool._averages else {})
+
+
+class SharingTests(PoolTestCase):
+    """Several operations on one connection."""
+
+    def test_idle_comes_first(self) -> None:
+        """While a connection is idle none is shared."""
+        self.make()
+        first, second = self.work(count=2, exclusive=True)
+        wire_of(first).reply()
+        wire_of(second).reply()
+        a, b = self.movable(2)
+        self.assertIsNot(a.connection, b.connection)
+
+    def test_short_requests_share(self) -> None:
+        """Requests that are short at the server are put one behind the other."""
+        pool = self.make()
+        self.learn("find", 0.0001)
+        work = self.movable(5)
+        self.assertEqual(pool.total_count, 1)
+        self.wires[0].reply(5)
+        self.assertEqual([each.result for each in work], ["answered"] * 5)
+        self.assertEqual(pool.available_count, 1)
+
+    def test_long_requests_do_not(self) -> None:
+        """Requests that are long at the server are given a connection each, up to maxPoolSize, and then share."""
+        pool = self.make(max_pool_size=3)
+        self.learn("find", 0.005)
+        self.movable(4)
+        self.assertEqual(pool.total_count, 3)
+        self.assertEqual(sorted(len(wire.received) - (wire is self.wires[0]) for wire in self.wires.wires), [1, 1, 2])
+
+    def test_immovable_waits_for_an_idle_one(self) -> None:
+        """What cannot be moved waits for another connection rather than behind what may be long."""
+        self.make()
+        self.movable()
+        self.wires.at_once = False
+        (ping,) = self.work("ping", bounded=True)
+        self.assertIsNone(ping.connection)
+        self.wires.open()
+        self.assertEqual(self.wires[1].received, ["ping"])
+
+    def test_whichever_comes_first(self) -> None:
+        """While another connection is being opened, one that comes free serves whoever waits."""
+        pool = self.make()
+        self.movable()
+        self.wires.at_once = False
+        (ping,) = self.work("ping")
+        self.wires[0].reply()
+        self.assertEqual(self.wires[0].received, ["find", "ping"])
+        self.assertEqual(pool.opening_count, 1)
+        self.wires.open()
+        self.assertEqual(pool.available_count, 1)
+        self.assertIsNotNone(ping.connection)
+
+    def test_immovable_behind_short_ones(self) -> None:
+        """What cannot be moved shares with requests that are known to be short."""
+        pool = self.make()
+        self.learn("ping", 0.0001)
+        self.work("ping", 3, bounded=True)
+        self.assertEqual(pool.total_count, 1)
+
+    def test_exclusive(self) -> None:
+        """Nothing is put behind a request that has its connection alone, nor is that put behind another."""
+        pool = self.make(max_pool_size=2)
+        self.learn("find", 0.0001)
+        (tail,) = self.work("getMore", exclusive=True)
+        self.assertIsNone(pool.check_out_now(CheckOut("getMore", exclusive=True)))
+        finds = self.movable(2)
+        self.assertIs(finds[0].connection, finds[1].connection)
+        self.assertIsNot(finds[0].connection, tail.connection)
+
+    def test_order_of_those_who_wait(self) -> None:
+        """Who waits is served in order, and nobody who comes later goes before."""
+        pool = self.make(max_pool_size=1)
+        self.learn("find", 0.0001)
+        self.movable()
+        (alone,) = self.work("getMore", exclusive=True)
+        (late,) = self.movable()
+        self.assertEqual((alone.connection, late.connection, pool.waiting_count), (None, None, 2))
+        self.wires[0].reply()
+        self.assertIsNone(late.connection)
+        self.wires[0].reply()
+        self.assertEqual(self.wires[0].received[1:], ["find", "getMore", "find"])
+
+    def test_expected_service_time(self) -> None:
+        """The pool learns how long the server takes for each kind of request."""
+        pool = self.make()
+        unknown = pool.expected_service_time("insert:majority")
+        self.learn("insert:majority", 0.006)
+        self.assertEqual(unknown, 0.00025)
+        self.assertAlmostEqual(pool.expected_service_time("insert:majority"), 0.006, places=5)
+
+    def test_way_is_not_service(self) -> None:
+        """The way to the server and back does not count as its time, nor does waiting behind others."""
+        pool = self.make()
+        pool.rtt = 0.050
+        self.assertEqual(pool.rtt, 0.050)
+        self.movable(3)
+        self.clock.advance(0.053)
+        self.wires[0].reply()
+        self.assertAlmostEqual(pool.expected_service_time("find"), 0.003, places=5)
+        self.clock.advance(0.003)
+        self.wires[0].reply()
+        self.assertAlmostEqual(pool.expected_service_time("find"), 0.003, places=5)
+
+    def test_expected_wait(self) -> None:
+        """A connection's expected wait is the sum over what is in flight, and returns to nothing."""
+        pool = self.make()
+        self.learn("find", 0.0002)
+        work = self.movable(3)
+        connection = work[0].connection
+        assert connection is not None
+        self.assertAlmostEqual(connection.expected_wait, 0.0006, places=5)
+        self.wires[0].reply()
+        self.assertAlmostEqual(connection.expected_wait, 0.0004, places=5)
+        self.wires[0].reply(2)
+        self.assertEqual(connection.expected_wait, 0.0)
+        self.assertEqual(pool.operation_count, 0)
+
+    def test_stalled_is_passed_over(self) -> None:
+        """Nothing is put behind a stalled request while another connection may be opened."""
+        self.make()
+        (slow,) = self.movable()
+        self.pass_time(STALL)
+        (other,) = self.movable()
+        self.assertIsNot(other.connection, slow.connection)
+
+    def test_progress_is_no_stall(self) -> None:
+        """A pipeline whose replies keep coming is not stalled, however old its requests are."""
+        pool = self.make(max_pool_size=1)
+        self.learn("find", 0.0001)
+        work = self.movable(8)
+        for _ in range(8):
+            self.clock.advance(0.015)
+            self.wires[0].reply()
+        self.assertEqual([each.result for each in work], ["answered"] * 8)
+        self.assertEqual(len(self.wires[0].received), 9)
+        self.assertEqual(pool.total_count, 1)
+
+    def test_all_stalled_and_full(self) -> None:
+        """With every connection stalled and no more allowed, one waits, and is served by the first reply."""
+        pool = self.make(max_pool_size=1)
+        self.work()
+        self.pass_time(STALL)
+        (late,) = self.work()
+        self.assertEqual(pool.waiting_count, 1)
+        self.wires[0].reply()
+        self.assertIsNotNone(late.connection)
+
+
+class UnacknowledgedTests(PoolTestCase):
+    """What follows a write that the server does not answer."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make()
+        first, second = self.work(count=2, exclusive=True)
+        self.first, self.second = wire_of(first), wire_of(second)
+        self.second.reply()
+        self.first.reply()
+        self.learn("find", 0.0001)
+        # The first wire is on top of the idle ones now.
+
+    def write(self) -> None:
+        """Send a write that is not answered."""
+        (work,) = self.work("insert", unacknowledged=True)
+        self.assertEqual(work.result, "answered")
+
+    def test_next_one_follows(self) -> None:
+        """The next operation goes to that write's connection, though another was used since."""
+        self.write()
+        (busy,) = self.movable()
+        self.assertIs(wire_of(busy), self.first)
+        (next_one,) = self.movable()
+        self.assertIs(wire_of(next_one), self.first)
+
+    def test_until_a_reply(self) -> None:
+        """A reply to what was sent after it shows that the write was read."""
+        self.write()
+        self.movable()
+        self.assertIsNotNone(self.pool.last_unacknowledged)
+        self.first.reply()
+        self.assertIsNone(self.pool.last_unacknowledged)
+
+    def test_earlier_replies_do_not_count(self) -> None:
+        """A reply to what was sent before it shows nothing."""
+        self.pool.clear()
+        self.pool.ready()
+        self.pool._max_size = 1
+        self.movable()
+        self.write()
+        wire = self.wires[-1]
+        wire.reply()
+        self.assertIsNotNone(self.pool.last_unacknowledged)
+        self.movable()
+        wire.reply()
+        self.assertIsNone(self.pool.last_unacknowledged)
+
+    def test_exclusive_waits(self) -> None:
+        """Exclusive use waits until the write has been read, or its connection is free."""
+        self.write()
+        self.movable()
+        (alone,) = self.work("getMore", exclusive=True)
+        self.assertIsNone(alone.connection)
+        self.first.reply()
+        self.assertIs(wire_of(alone), self.first)
+
+    def test_exclusive_follows_at_once(self) -> None:
+        """With nothing else in flight, exclusive use takes the write's own connection; others need not wait for it."""
+        self.write()
+        (alone,) = self.work("getMore", exclusive=True)
+        self.assertIs(wire_of(alone), self.first)
+        (other,) = self.movable()
+        self.assertIs(wire_of(other), self.second)
+
+    def test_lost_connection(self) -> None:
+        """With its connection the write is lost, and nothing follows it any more."""
+        self.write()
+        self.first.hang_up()
+        self.assertIsNone(self.pool.last_unacknowledged)
+
+    def test_not_moved(self) -> None:
+        """What waits behind the write is not sent again elsewhere, where it could overtake it."""
+        self.write()
+        self.movable(3)
+        self.pass_time(STALL)
+        self.assertEqual(len(self.first.unanswered), 3)
+        self.assertEqual(self.second.unanswered, [])
+
+    def test_one_per_connection(self) -> None:
+        """Without pipelining the write's connection is preferred while it is free."""
+        self.make(pipelining=False)
+        a, b = self.work(count=2)
+        wire_of(a).reply()
+        wire_of(b).reply()
+        self.write()
+        (follows,) = self.work()
+        self.assertIs(wire_of(follows), wire_of(b))
+        (other,) = self.work()
+        self.assertIs(wire_of(other), wire_of(a))
+
+
+class WaitingTests(PoolTestCase):
+    """The wait queue's ways out."""
+
+    def full(self, **options: Any) -> Deferred[Connection]:
+        """One waits for the only connection there may be."""
+        self.make(max_pool_size=1, pipelining=False, **options)
+        self.work()
+        return self.pool.check_out(CheckOut("find"), NEVER)
+
+    def test_cancel(self) -> None:
+        """Who cancels leaves the queue, and nothing is sent."""
+        waiting = self.full()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.pool.waiting_count, 0)
+        self.wires[0].reply()
+        self.assertEqual(self.wires[0].received, ["find"])
+
+    def test_cancel_lets_the_next_one_through(self) -> None:
+        """When the first in the queue cancels, the next may be served by what the first could not use."""
+        self.make(max_pool_size=1)
+        self.learn("find", 0.0001)
+        self.movable()
+        (alone,) = self.work("getMore", exclusive=True)
+        (late,) = self.movable()
+        alone.cancel()
+        self.assertIsNotNone(late.connection)
+
+    def test_wait_queue_timeout(self) -> None:
+        """waitQueueTimeoutMS ends the waiting with PyMongo's error, which says what was going on."""
+        waiting = self.full(wait_queue_timeout=0.05)
+        self.clock.advance(0.049)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.002)
+        error = self.failureResultOf(waiting, WaitQueueTimeoutError).value
+        self.assertIsInstance(error, CheckOutTimeoutError)
+        self.assertTrue(error.timeout)
+        self.assertIn("maxPoolSize: 1, connections to db.example.com:27017 in use: 1, opening: 0", str(error))
+
+    def test_timeout_while_opening(self) -> None:
+        """waitQueueTimeoutMS does not hold while a connection is opened for the request."""
+        self.wires.at_once = False
+        self.make(wait_queue_timeout=0.05, max_connecting=1)
+        first, second = self.work(count=2)
+        self.clock.pump([0.05, 0.05, 0.05])
+        self.assertIsNone(first.result)
+        self.assertIsInstance(second.result, WaitQueueTimeoutError)
+        self.wires.open()
+        self.wires[0].reply()
+        self.assertEqual(first.result, "answered")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_deadline(self) -> None:
+        """A deadline holds in any case, and instead of waitQueueTimeoutMS."""
+        self.wires.at_once = False
+        self.make(wait_queue_timeout=0.001)
+        work = Work(self.pool).start(Deadline.after(self.clock, 0.05))
+        self.clock.advance(0.049)
+        self.assertIsNone(work.result)
+        self.clock.advance(0.002)
+        self.assertIsInstance(work.result, WaitQueueTimeoutError)
+        self.assertEqual(self.pool.operation_count, 0)
+
+    def test_queue_is_full(self) -> None:
+        """Beyond wait_queue_size one is refused at once."""
+        waiting = self.full(wait_queue_size=1)
+        self.failureResultOf(self.pool.check_out(CheckOut("find"), NEVER), WaitQueueFullError)
+        self.assertNoResult(waiting)
+
+    def test_clear(self) -> None:
+        """clear() fails all who wait with PoolClearedError."""
+        waiting = self.full()
+        cause = AutoReconnect("lost")
+        self.pool.clear(cause)
+        error = self.failureResultOf(waiting, PoolClearedError).value
+        self.assertIs(error.cause, cause)
+        self.assertEqual(self.pool.operation_count, 1)
+
+    def test_close(self) -> None:
+        """close() fails all who wait with PoolClosedError."""
+        waiting = self.full()
+        self.pool.close()
+        self.failureResultOf(waiting, PoolClosedError)
+
+    def test_one_cancels_another(self) -> None:
+        """Who is told that the pool was cleared may cancel another who was going to be told."""
+        first = self.full()
+        second = self.pool.check_out(CheckOut("find"), NEVER)
+        first.addErrback(lambda _: second.cancel())
+        self.pool.clear()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual((self.pool.waiting_count, self.pool.operation_count), (0, 1))
+
+    def test_many_in_order(self) -> None:
+        """A long queue is served in order."""
+        self.make(max_pool_size=1, pipelining=False)
+        work = self.work(count=200)
+        for number, each in enumerate(work):
+            self.assertIsNotNone(each.connection, number)
+            self.wires[0].reply()
+            self.assertEqual(each.result, "answered")
+
+    def test_reentrance(self) -> None:
+        """Who begins another operation in a callback of the check-out gets its place behind those who wait."""
+        self.wires.at_once = False
+        self.make(pipelining=False)
+        order: list[str] = []
+        first = self.pool.check_out(CheckOut("a"), NEVER)
+        second = self.pool.check_out(CheckOut("b"), NEVER)
+
+        def again(_: Connection) -> None:
+            order.append("first")
+            self.pool.check_out(CheckOut("c"), NEVER).addCallback(lambda _: order.append("third"))
+
+        first.addCallback(again)
+        second.addCallback(lambda _: order.append("second"))
+        for _ in range(3):
+            self.wires.open()
+        self.assertEqual(order, ["first", "second", "third"])
+
+
+class EventTests(PoolTestCase):
+    """What listeners hear."""
+
+    def test_life_of_an_operation(self) -> None:
+        """The events of a first operation, in order, with what they carry."""
+        self.wires.at_once = False
+        self.make(listening=True)
+        self.work()
+        self.clock.advance(0.25)
+        self.wires.open()
+        self.wires[0].reply()
+        self.work()
+        self.wires[0].reply()
+        self.assertEqual(
+            self.recorder.names(),
+            [
+                *("pool_created", "pool_ready"),
+                *("started", "created", "ready", "checked_out", "checked_in"),
+                *("started", "checked_out", "checked_in"),
+            ],
+        )
+        events = dict(self.recorder.events[:7])
+        self.assertEqual({event.address for event in events.values()}, {ADDRESS})
+        self.assertEqual({events[name].connection_id for name in ("created", "ready", "checked_out")}, {1})
+        self.assertEqual((events["ready"].duration, events["checked_out"].duration), (0.25, 0.25))
+
+    def test_options(self) -> None:
+        """The pool's event names the options that are not the defaults, with PyMongo's units."""
+        self.make(
+            listening=True,
+            min_pool_size=1,
+            max_idle_time=1.5,
+            wait_queue_timeout=0.5,
+            max_pool_size=7,
+            max_connecting=3,
+        )
+        self.assertEqual(
+            self.recorder.events[0][1].options,
+            {
+                "minPoolSize": 1,
+                "maxPoolSize": 7,
+                "maxConnecting": 3,
+                "maxIdleTimeMS": 1500,
+                "waitQueueTimeoutMS": 500,
+            },
+        )
+
+    def test_sharing(self) -> None:
+        """With sharing, one connection is checked out several times."""
+        self.make(listening=True)
+        self.movable(2)
+        ids = [event.connection_id for name, event in self.recorder.events if name == "checked_out"]
+        self.assertEqual(ids, [1, 1])
+
+    def test_reasons(self) -> None:
+        """A failed check-out says why."""
+        self.make(listening=True, max_pool_size=1, pipelining=False, wait_queue_timeout=0.1)
+        self.work(count=2)
+        self.clock.advance(0.11)
+        self.work()
+        self.pool.clear()
+        self.pool.close()
+        self.work()
+        reasons = [event.reason for name, event in self.recorder.events if name == "failed"]
+        self.assertEqual(reasons, ["timeout", "connectionError", "poolClosed"])
+
+    def test_listener_that_raises(self) -> None:
+        """A listener that raises is logged; nothing else comes of it."""
+        pool = self.make(listening=True)
+        self.recorder.connection_ready = self.raises  # type: ignore[method-assign]
+        (work,) = self.work()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNotNone(work.connection)
+        self.assertEqual(pool.total_count, 1)
+
+    @staticmethod
+    def raises(_: object) -> None:
+        raise ZeroDivisionError
+
+    def test_other_listeners(self) -> None:
+        """Listeners of other kinds are none of the pool's."""
+        pool = Pool(ADDRESS, ClientSettings(), clock=self.clock, connect=self.wires.connect, listeners=[object()])
+        pool.ready()
+        self.assertTrue(pool._calm)
+
+
+class LookTests(PoolTestCase):
+    """What a person sees."""
+
+    def test_repr(self) -> None:
+        """repr is a status line."""
+        self.wires.at_once = False
+        self.make()
+        self.work(count=2)
+        self.wires.open()
+        self.assertEqual(
+            repr(self.pool),
+            "<Pool db.example.com:27017 ready: 2 connections (0 available, 1 opening), 1 in flight, 1 waiting, "
+            "generation 0>",
+        )
+
+    def test_connection(self) -> None:
+        """So is a connection's."""
+        self.make()
+        (work,) = self.work()
+        connection = work.connection
+        assert connection is not None
+        self.assertEqual(repr(connection), "<Connection 1 to db.example.com:27017 in use, 1 in flight>")
+        self.wires[0].reply()
+        self.assertIs(connection.state, ConnectionState.AVAILABLE)
+        (work,) = self.work()
+        work.cancel()
+        self.assertIs(connection.state, ConnectionState.IN_USE)
+        self.wires[0].hang_up()
+        self.assertIs(connection.state, ConnectionState.CLOSED)
+
+    def test_seam(self) -> None:
+        """A request that says it is movable has to say how."""
+        request = CheckOut("find")
+        self.assertRaises(NotImplementedError, request.duplicate)
+        self.make()
+        connection = self.successResultOf(self.pool.check_out(request, NEVER))
+        self.assertRaises(NotImplementedError, request.resend, connection)
+
+    def test_unexpected_error(self) -> None:
+        """A fault of the driver's own after a connection was opened is logged, not taken for a failure to open it."""
+        self.wires.at_once = False
+        self.make()
+
+        def opened(_: Connection) -> None:
+            raise ZeroDivisionError
+
+        self.pool._openings._opened = opened
+        waiting = self.pool.check_out(CheckOut("find"), NEVER)
+        self.wires.open()
+        self.assertNoResult(waiting)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_connect_error_without_a_topology(self) -> None:
+        """A pool without a topology tells only who waits."""
+        self.wires.at_once = False
+        self.make()
+        waiting = self.pool.check_out(CheckOut("find"), NEVER)
+        self.wires.waiting[0].errback(Failure(AutoReconnect("no")))
+        self.failureResultOf(waiting, AutoReconnect)

@@ -44,6 +44,7 @@ from txmongo._sdam.monitor import ConnectMonitor, MonitorSettings, ServerMonitor
 from txmongo._sdam.selection import choose, lone_ghost, selection_timeout, suitable_servers
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import SrvPoller, SrvResolver
+from txmongo._sdam.superseded import Probation, is_superseded, patience
 from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class Topology:
         #: By the identity of the selector, which the value keeps alive: what it selects in this description.
         self._remembered: dict[int, tuple[Any, Server | None, tuple[Server, ...]]] = {}
         self._waiters: dict[_Waiter, None] = {}
+        #: The former primaries that have been asked whether they live.
+        self._probations: dict[Address, Probation] = {}
         #: How many pools and monitors are still closing, and who waits for the last of them.
         self._closing = 0
         self._all_closed = Broadcast()
@@ -494,6 +497,8 @@ class Topology:
             if address in self.servers:
                 self.servers[address].description = description
                 self._ready_pool(self.servers[address])
+            if description.is_server_type_known and address in self._probations:
+                self._end_probation(address)
         for address, description in after.items():
             if address in before and not same_server(before[address], description):
                 self._events.server_changed(before[address], description)
@@ -520,11 +525,43 @@ class Topology:
         before: dict[Address, ServerDescription],
         after: dict[Address, ServerDescription],
     ) -> None:
-        """A primary that another one's news made Unknown is to be looked at soon: it may be a useful secondary now."""
+        """A primary that another one's news made Unknown is to be looked at soon: it may be a useful secondary now.
+
+        Or it may be out of reach, and what is in flight there waits in vain.
+        """
+        newer = None if source is None else after.get(source)
         for address, description in after.items():
             was_primary = address in before and before[address].server_type == SERVER_TYPE.RSPrimary
             if was_primary and address != source and not description.is_server_type_known:
                 self.request_check(address)
+                if is_superseded(before[address], description, newer):
+                    self._put_on_probation(self.servers.get(address))
+
+    def _put_on_probation(self, server: Server | None) -> None:
+        """Ask a former primary whether it lives, unless a listener has ended it meanwhile."""
+        if server is None:
+            return
+        self._end_probation(server.address)
+        self._probations[server.address] = Probation(
+            server.address,
+            patience(server.pool.rtt),
+            clock=self._clock,
+            connect=self._connect_monitor,
+            on_silence=partial(self._let_go, server),
+        )
+
+    def _end_probation(self, address: Address) -> None:
+        probation = self._probations.pop(address, None)
+        if probation is not None:
+            self._follow_closing(probation.stop())
+
+    def _let_go(self, server: Server) -> None:
+        """A former primary does not answer: what is in flight there fails, and is tried again where it may be."""
+        self._probations.pop(server.address, None)
+        error = NetworkTimeout(
+            f"{format_address(server.address)} did not answer hello after another member had become primary"
+        )
+        server.pool.clear(error, interrupt_in_use=True)
 
     # --- servers come and go ---
 
@@ -568,6 +605,7 @@ class Topology:
             _log.warn("The last server of the topology was removed: none of its addresses fits the deployment")
 
     def _close_server(self, server: Server) -> None:
+        self._end_probation(server.address)
         if server.monitor is not None:
             self._follow_closing(server.monitor.stop())
         self._follow_closing(server.pool.close())

@@ -173,8 +173,10 @@ class Bulk:
         comment: Any = None,
         let: Mapping[str, Any] | None = None,
         bypass_document_validation: bool | None = None,
+        session: Any = None,
     ) -> None:
         self._execute = execute
+        self._session = session
         self._target = target
         self._runs = runs
         self._ordered = ordered
@@ -234,6 +236,7 @@ class Bulk:
             retryable=run.retryable,
             acknowledged=self._target.acknowledged or self._must_be_known(run),
             options=self._options[run.batch],
+            session=self._session,
         )
 
     def _must_be_known(self, run: Run) -> bool:

@@ -39,7 +39,8 @@ from txmongo._ops.arguments import (
     read_fields,
     with_comment,
 )
-from txmongo._ops.base import Operation, check_acknowledged_option, check_session, collation_document
+from txmongo._ops.base import Operation, check_acknowledged_option, collation_document
+from txmongo._ops.client_sessions import check_session, effective_write_concern
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
 from txmongo._ops.delete import DeleteMany, DeleteOne, delete_statement
 from txmongo._ops.distinct import Distinct
@@ -73,8 +74,8 @@ class Collection(Generic[DocumentType]):
 
     Every method that talks to the server returns a Deferred (or a cursor, which is one). What is wrong with the
     arguments is raised at the call: :class:`TypeError`, :class:`ValueError`, :class:`~txmongo.errors.InvalidName`,
-    :class:`~txmongo.errors.ConfigurationError`, and :class:`~txmongo.errors.InvalidOperation` for ``session``, as long
-    as there are no sessions. Beside what a method's own description says, every Deferred can fail with:
+    :class:`~txmongo.errors.ConfigurationError`. Beside what a method's own description says, every Deferred can fail
+    with:
 
     - :class:`~txmongo.errors.ServerSelectionTimeoutError`: no suitable server within ``serverSelectionTimeoutMS``;
     - :class:`~txmongo.errors.WaitQueueTimeoutError`: no connection came free within ``waitQueueTimeoutMS``;
@@ -88,6 +89,11 @@ class Collection(Generic[DocumentType]):
     - :class:`~txmongo.errors.InvalidOperation`: the client was disconnected;
     - ``CancelledError``: the Deferred was cancelled. **A cancelled write may still be carried out**: it was sent,
       unless no connection was ready.
+
+    Nearly all take ``session``, a :class:`~txmongo.sessions.ClientSession` of the same client, in which the operation
+    is then done; it is part of the session's transaction if there is one. At the call
+    :class:`~txmongo.errors.InvalidOperation` is raised if the session has ended or is another client's, and
+    :class:`ValueError` if it is no session or the write is unacknowledged (``w=0``).
 
     :param database: the :class:`~txmongo.database.Database`.
     :param name: the collection's name.
@@ -118,7 +124,9 @@ class Collection(Generic[DocumentType]):
         )
         self._read_concern: ReadConcern = _option("read_concern", read_concern, ReadConcern, database.read_concern)
         self._write_target: WriteTarget | None = None
-        self._execute = database.client._executor.execute
+        executor = database.client._executor
+        self._execute = executor.execute
+        self._sessions = executor.sessions
 
     # --- what it is ---
 
@@ -241,6 +249,21 @@ class Collection(Generic[DocumentType]):
             )
         return target
 
+    def _target_in(self, session: Any) -> WriteTarget:
+        """The target of a write in a session; in a transaction it has no write concern of its own.
+
+        :raises InvalidOperation: the session has ended or is another client's.
+        :raises ValueError: it is no session, or the write is unacknowledged.
+        """
+        if session is None:
+            return self._target
+        own = self._write_concern
+        check_session(session, self._sessions, own.acknowledged)
+        write_concern = effective_write_concern(session, own)
+        if write_concern is own:
+            return self._target
+        return WriteTarget.create(self._database_name, self._name, self._codec_options, write_concern)
+
     # --- inserting ---
 
     def insert_one(
@@ -257,14 +280,13 @@ class Collection(Generic[DocumentType]):
             :class:`~txmongo.errors.WriteConcernError` (or :class:`~txmongo.errors.WTimeoutError`) if it was stored but
             the write concern could not be kept, and as every operation (see the class).
         """
-        if session is not None:
-            check_session(session)
+        target = self._target if session is None else self._target_in(session)
         if type(document) is not dict:
             check_document("document", document)
         if not isinstance(document, RawBSONDocument) and "_id" not in document:
             document["_id"] = ObjectId()
         options = write_options(comment, None, bypass_document_validation)
-        return self._execute(insert.InsertOne(self._target, document, options))
+        return self._execute(insert.InsertOne(target, document, options, session))
 
     def insert_many(
         self,
@@ -284,15 +306,16 @@ class Collection(Generic[DocumentType]):
             :class:`~txmongo.errors.BulkWriteError`, whose ``details`` tell what was stored, if a document is refused or
             the write concern could not be kept, and as every operation (see the class).
         """
-        check_session(session)
+        target = self._target_in(session)
         inserted, ids = documents_with_ids(documents)
         bulk = Bulk(
             self._execute,
-            self._target,
+            target,
             [insert_run(inserted)],
             ordered=ordered,
             comment=comment,
             bypass_document_validation=bypass_document_validation,
+            session=session,
         )
         return bulk.send().addCallback(lambda result: InsertManyResult(ids, result is not None))
 
@@ -428,14 +451,13 @@ class Collection(Generic[DocumentType]):
         bypass_document_validation: Any,
         **options: Any,
     ) -> Deferred[UpdateResult]:
-        if session is not None:
-            check_session(session)
+        target = self._target_in(session)
         check_optional_mapping("let", let)
-        target = self._target
         statement = update_statement(
             filter, update, multi=operation is UpdateMany, acknowledged=target.acknowledged, **options
         )
-        return self._execute(operation(target, statement, write_options(comment, let, bypass_document_validation)))
+        fields = write_options(comment, let, bypass_document_validation)
+        return self._execute(operation(target, statement, fields, session))
 
     # --- deleting ---
 
@@ -490,14 +512,12 @@ class Collection(Generic[DocumentType]):
         let: Any,
         comment: Any,
     ) -> Deferred[DeleteResult]:
-        if session is not None:
-            check_session(session)
+        target = self._target_in(session)
         check_optional_mapping("let", let)
-        target = self._target
         statement = delete_statement(
             filter, multi=multi, collation=collation, hint=hint, acknowledged=target.acknowledged
         )
-        return self._execute(operation(target, statement, write_options(comment, let)))
+        return self._execute(operation(target, statement, write_options(comment, let), session))
 
     # --- finding and changing in one step ---
 
@@ -582,7 +602,7 @@ class Collection(Generic[DocumentType]):
         """
         check_update(update)
         check_array_filters(array_filters)
-        check_acknowledged_option("array_filters", array_filters, self._write_concern.acknowledged)
+        check_acknowledged_option("array_filters", array_filters, self._target_in(session).acknowledged)
         fields = self._changing_fields(update, upsert, return_document, kwargs)
         if array_filters is not None:
             fields["arrayFilters"] = array_filters
@@ -609,8 +629,9 @@ class Collection(Generic[DocumentType]):
         let: Any,
         comment: Any,
     ) -> Deferred[Any]:
+        target = self._target_in(session)
         if session is not None:
-            check_session(session)
+            self._check_own_write_concern(session, fields)
         check_mapping("filter", filter)
         check_optional_mapping("let", let)
         given = {
@@ -622,7 +643,15 @@ class Collection(Generic[DocumentType]):
             "collation": collation_document(fields.pop("collation", None)),
         }
         fields.update((name, value) for name, value in given.items() if value is not None)
-        return self._execute(find_and_modify.FindAndModify(self._target, filter, fields))
+        return self._execute(find_and_modify.FindAndModify(target, filter, fields, session))
+
+    def _check_own_write_concern(self, session: Any, fields: dict[str, Any]) -> None:
+        """Treat a ``writeConcern`` among the fields of a command as the collection's is treated in a session."""
+        own = fields.get("writeConcern")
+        if own is not None:
+            check_session(session, self._sessions, own.get("w", 1) != 0)
+            if session.transaction.active:
+                del fields["writeConcern"]
 
     # --- many writes of several kinds ---
 
@@ -654,20 +683,21 @@ class Collection(Generic[DocumentType]):
             is refused or the write concern could not be kept, and as every operation (see the class): also then earlier
             commands of it may have been carried out.
         """
-        check_session(session)
+        target = self._target_in(session)
         check_optional_mapping("let", let)
-        write_concern = self._write_concern
+        write_concern = effective_write_concern(session, self._write_concern)
         runs = runs_of(requests, ordered=ordered, write_concern=write_concern)
         if bypass_document_validation is not None and not write_concern.acknowledged:
             raise OperationFailure("bypass_document_validation cannot be set with an unacknowledged write concern")
         bulk = Bulk(
             self._execute,
-            self._target,
+            target,
             runs,
             ordered=ordered,
             comment=comment,
             let=let,
             bypass_document_validation=bypass_document_validation,
+            session=session,
         )
         return bulk.send().addCallback(lambda result: BulkWriteResult(result or {}, result is not None))
 
@@ -792,7 +822,7 @@ class Collection(Generic[DocumentType]):
         comment: Any,
         kwargs: dict[str, Any],
     ) -> CursorT:
-        check_session(session)
+        check_session(session, self._sessions)
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
         check_optional_mapping("let", let)
@@ -811,7 +841,7 @@ class Collection(Generic[DocumentType]):
             batch_size=batch_size,
             reply_codec_options=reply_codec_options,
             write_concern=self._write_concern,
-            **self._read_options(),
+            **self._read_options(session),
         )
         return cursor(
             self._database.client,
@@ -834,10 +864,11 @@ class Collection(Generic[DocumentType]):
         :param kwargs: ``skip``, ``limit``, ``maxTimeMS`` (or ``max_time_ms``), ``collation`` and ``hint``.
         :returns: a Deferred that fires with the number. It fails as every operation (see the class).
         """
-        check_session(session)
+        check_session(session, self._sessions)
         check_mapping("filter", filter)
         fields = read_fields(kwargs, comment)
-        return self._execute(CountDocuments(self._database_name, self._name, filter, fields, **self._read_options()))
+        options = self._read_options(session)
+        return self._execute(CountDocuments(self._database_name, self._name, filter, fields, **options))
 
     def estimated_document_count(self, comment: Any = None, **kwargs: Any) -> Deferred[int]:
         """How many documents there are according to the collection's metadata: fast, and not exact after a crash.
@@ -851,7 +882,7 @@ class Collection(Generic[DocumentType]):
         fields = read_fields(kwargs, comment)
         return self._execute(EstimatedDocumentCount(self._database_name, self._name, fields, **self._read_options()))
 
-    def count(self, filter: Mapping[str, Any] | None = None, **kwargs: Any) -> Deferred[int]:
+    def count(self, filter: Mapping[str, Any] | None = None, session: Any = None, **kwargs: Any) -> Deferred[int]:
         """Count documents by the ``count`` command, which may be wrong on a sharded cluster.
 
         Use :meth:`count_documents` or :meth:`estimated_document_count`; this one is TxMongo's.
@@ -860,9 +891,10 @@ class Collection(Generic[DocumentType]):
         :param kwargs: as of :meth:`count_documents`.
         :returns: a Deferred that fires with the number. It fails as every operation (see the class).
         """
+        check_session(session, self._sessions)
         check_optional_mapping("filter", filter)
         fields = read_fields(kwargs, None)
-        return self._execute(Count(self._database_name, self._name, filter, fields, **self._read_options()))
+        return self._execute(Count(self._database_name, self._name, filter, fields, **self._read_options(session)))
 
     def distinct(
         self,
@@ -882,15 +914,17 @@ class Collection(Generic[DocumentType]):
         :param kwargs: ``maxTimeMS`` (or ``max_time_ms``) and ``collation``.
         :returns: a Deferred that fires with a list of the values. It fails as every operation (see the class).
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if not isinstance(key, str):
             raise TypeError(f"key must be a str, not {type(key).__name__}")
         check_optional_mapping("filter", filter)
         fields = read_fields({**kwargs, "hint": hint}, comment)
-        return self._execute(Distinct(self._database_name, self._name, key, filter, fields, **self._read_options()))
+        options = self._read_options(session)
+        return self._execute(Distinct(self._database_name, self._name, key, filter, fields, **options))
 
-    def _read_options(self) -> dict[str, Any]:
+    def _read_options(self, session: Any = None) -> dict[str, Any]:
         return {
+            "session": session,
             "codec_options": self._codec_options,
             "read_preference": self._read_preference,
             "read_concern": self._read_concern,
@@ -928,7 +962,7 @@ class Collection(Generic[DocumentType]):
         :param kwargs: further fields of the command, such as ``commitQuorum`` and ``maxTimeMS``.
         :returns: a Deferred that fires with the list of their names. It fails as that of :meth:`create_index`.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if not isinstance(indexes, list):
             raise TypeError(f"indexes must be a list, not {type(indexes).__name__}")
         for index in indexes:
@@ -942,6 +976,7 @@ class Collection(Generic[DocumentType]):
                 with_comment(kwargs, comment),
                 codec_options=self._codec_options,
                 write_concern=self._write_concern,
+                session=session,
             )
         )
 
@@ -956,12 +991,17 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.OperationFailure` (code 27)
             if there is no such index, and as that of :meth:`create_index`.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         name = index_or_name
         if not isinstance(name, str):
             name = index_name(index_document("index_or_name", name))
         operation = DropIndexes(
-            self._database_name, self._name, name, with_comment(kwargs, comment), write_concern=self._write_concern
+            self._database_name,
+            self._name,
+            name,
+            with_comment(kwargs, comment),
+            write_concern=self._write_concern,
+            session=session,
         )
         return self._execute_unless_missing(operation).addCallback(_nothing)
 
@@ -981,9 +1021,13 @@ class Collection(Generic[DocumentType]):
         :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list and more. It fails as every
             operation (see the class).
         """
-        check_session(session)
+        check_session(session, self._sessions)
         operation = ListIndexes(
-            self._database_name, self._name, with_comment({}, comment), codec_options=self._codec_options
+            self._database_name,
+            self._name,
+            with_comment({}, comment),
+            codec_options=self._codec_options,
+            session=session,
         )
         return CommandCursor(self._database.client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,))
 
@@ -1008,11 +1052,15 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.WriteConcernError` if the
             write concern could not be kept, and as every operation (see the class).
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if encrypted_fields is not None:
             raise ConfigurationError("encrypted_fields: client-side field level encryption is not supported")
         operation = admin.Drop(
-            self._database_name, self._name, with_comment({}, comment), write_concern=self._write_concern
+            self._database_name,
+            self._name,
+            with_comment({}, comment),
+            write_concern=self._write_concern,
+            session=session,
         )
         return self._execute_unless_missing(operation).addCallback(_nothing)
 
@@ -1028,7 +1076,7 @@ class Collection(Generic[DocumentType]):
             :class:`~txmongo.errors.OperationFailure` (code 26) if the collection does not exist or (code 48) if the new
             name is taken, and as that of :meth:`drop`.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         check_collection_name(new_name, "new_name")
         return self._execute(
             admin.Rename(
@@ -1036,6 +1084,7 @@ class Collection(Generic[DocumentType]):
                 f"{self._database_name}.{new_name}",
                 with_comment(kwargs, comment),
                 write_concern=self._write_concern,
+                session=session,
             )
         )
 
@@ -1046,10 +1095,14 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred that fires with a dict, empty if the collection does not exist. It fails as every operation
             (see the class).
         """
-        check_session(session)
+        check_session(session, self._sessions)
         fields = with_comment({"filter": {"name": self._name}}, comment)
-        listed = self._execute(admin.ListCollections(self._database_name, fields, codec_options=self._codec_options))
-        return listed.addCallback(lambda batch: batch.documents[0].get("options", {}) if batch.documents else {})
+        operation = admin.ListCollections(
+            self._database_name, fields, codec_options=self._codec_options, session=session
+        )
+        return self._execute(operation).addCallback(
+            lambda batch: batch.documents[0].get("options", {}) if batch.documents else {}
+        )
 
     def _execute_unless_missing(self, operation: Operation[Any]) -> Deferred[Any]:
         """Run an operation for which it is as good if the collection does not exist."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self
 
 from bson.codec_options import CodecOptions
+from bson.timestamp import Timestamp
 from pymongo.driver_info import DriverInfo
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
@@ -25,19 +26,21 @@ from pymongo.server_selectors import (
 )
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
-from txmongo._deferreds import Deadline
+from txmongo._deferreds import Broadcast, Deadline
 from txmongo._ops.admin import DropDatabase, ListDatabases
-from txmongo._ops.base import check_session
+from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.executor import Executor
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
+from txmongo._ops.transaction_state import Settled
+from txmongo._ops.transactions import EndSessions
 from txmongo._pymongo import SERVER_TYPE, ServerMode
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
@@ -47,6 +50,7 @@ from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
 from txmongo.errors import ConfigurationError, InvalidOperation
 from txmongo.protocol import MongoProtocol
+from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.types import Address, DocumentType
 
 __all__ = [
@@ -57,6 +61,9 @@ __all__ = [
     "lazyMongoConnectionPool",
 ]
 
+
+#: Seconds that disconnecting waits while the server hears which sessions are over. In time it forgets them by itself.
+_FAREWELL = 1.0
 
 _REPLICA_SETS = frozenset({TOPOLOGY_TYPE.ReplicaSetWithPrimary, TOPOLOGY_TYPE.ReplicaSetNoPrimary})
 
@@ -153,6 +160,8 @@ class ConnectionPool(Generic[DocumentType]):
         self._leftovers = Leftovers(self._executor.execute, reactor)
         self._uri: dict[str, Any] | None = None
         self._closed = False
+        #: Fires when the servers have heard which sessions are over; ``None`` if that is not waited for.
+        self._farewell: Broadcast | None = None
         if settings.pool_size is not None or settings.min_pool_size:
             self._topology.open()
 
@@ -320,7 +329,7 @@ class ConnectionPool(Generic[DocumentType]):
         :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``sizeOnDisk`` and ``empty``.
             The primary is asked.
         """
-        check_session(session)
+        check_session(session, self._executor.sessions)
         fields = {name: value for name, value in kwargs.items() if value is not None}
         if comment is not None:
             fields["comment"] = comment
@@ -348,7 +357,7 @@ class ConnectionPool(Generic[DocumentType]):
         :raises TypeError: it is neither.
         :raises InvalidName: the name is not one that a database can have.
         """
-        check_session(session)
+        check_session(session, self._executor.sessions)
         name = name_or_database.name if isinstance(name_or_database, Database) else name_or_database
         check_database_name(name, "name_or_database")
         fields = None if comment is None else {"comment": comment}
@@ -361,9 +370,71 @@ class ConnectionPool(Generic[DocumentType]):
         :returns: a Deferred that fires with the reply of ``buildInfo``; it fails as every operation (see
             :class:`~txmongo.collection.Collection`).
         """
-        check_session(session)
-        operation = RunCommand("admin", {"buildinfo": 1}, read_preference=ReadPreference.PRIMARY_PREFERRED)
+        check_session(session, self._executor.sessions)
+        operation = RunCommand(
+            "admin", {"buildinfo": 1}, read_preference=ReadPreference.PRIMARY_PREFERRED, session=session
+        )
         return self._executor.execute(operation)
+
+    # --- sessions ---
+
+    def start_session(
+        self,
+        causal_consistency: bool | SessionOptions | None = None,
+        default_transaction_options: TransactionOptions | None = None,
+        snapshot: bool | None = False,
+        snapshot_time: Timestamp | None = None,
+        default_timeout_ms: int | None = None,
+        *,
+        options: SessionOptions | None = None,
+    ) -> ClientSession:
+        """Start a session: operations that belong together, and transactions.
+
+        ::
+
+            async with client.start_session() as session:
+                await session.with_transaction(callback)
+
+        Nothing is sent. Operations are done in it if they get it as ``session=``. End it when it is not needed any
+        more: its end is that of the block, or :meth:`~txmongo.sessions.ClientSession.end_session`.
+
+        :param causal_consistency: reads and writes of the session see what it has read and written before; the default,
+            unless ``snapshot``. TxMongo's ``SessionOptions`` are taken in this place too.
+        :param default_transaction_options: for its transactions, instead of the client's.
+        :param snapshot: all reads see the data of one moment (MongoDB 5.0).
+        :param snapshot_time: that moment; that of the first read if it is not given.
+        :param default_timeout_ms: milliseconds for each commit, abort, ``with_transaction`` and the end of the session.
+        :param options: all of this in one object; the others must not be given then.
+        :returns: a :class:`~txmongo.sessions.ClientSession`, not a Deferred.
+        :raises ConfigurationError: the options contradict one another.
+        :raises TypeError: an option has a value of the wrong type.
+        :raises InvalidOperation: the client is closed.
+        """
+        if self._closed:
+            raise InvalidOperation("the client is closed: disconnect() was called")
+        if isinstance(causal_consistency, SessionOptions):
+            options, causal_consistency = causal_consistency, None
+        given = (causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms)
+        if options is None:
+            options = SessionOptions(*given)
+        elif not isinstance(options, SessionOptions):
+            raise TypeError(f"options must be a SessionOptions, not {type(options).__name__}")
+        elif any(each is not None and each is not False for each in given):
+            raise ConfigurationError("options were given twice: in options and as arguments")
+        executor = self._executor
+        return ClientSession(
+            self,
+            options,
+            sessions=executor.sessions,
+            execute=executor.execute,
+            clock=self._reactor,
+            defaults=Settled(self.read_concern, self.write_concern, self.read_preference),
+        )
+
+    @property
+    def cluster_time(self) -> Mapping[str, Any] | None:
+        """The highest ``$clusterTime`` document that a server has sent; ``None`` if none was sent."""
+        return self._executor.sessions.cluster_clock.document
 
     # --- the deployment ---
 
@@ -479,14 +550,37 @@ class ConnectionPool(Generic[DocumentType]):
         """Close everything. What is pending fails, and so does what is asked for later:
         :class:`~txmongo.errors.AutoReconnect` if it was sent, else :class:`~txmongo.errors.InvalidOperation`.
 
+        A server is told first which sessions are over; for its answer one second is waited at most.
+
         :returns: a Deferred that fires with ``None`` when no socket, no delayed call and no pending operation of this
             client is left. It never fails; it may be asked for more than once.
         """
         if not self._closed:
             self._closed = True
             self._leftovers.close()
+            self._end_sessions()
             self._executor.close()
-        return self._topology.close()
+        if self._farewell is None:
+            return self._topology.close()
+        return self._farewell.wait().addCallback(lambda _: self._topology.close())
+
+    def _end_sessions(self) -> None:
+        """Tell a server, if one is known, which sessions are over."""
+        batches = self._executor.sessions.pool.end_all()
+        if not batches or self._topology.select_server_now(ReadPreference.PRIMARY_PREFERRED) is None:
+            return
+        telling = [self._executor.execute(EndSessions(lsids)) for lsids in batches]
+        for each in telling:
+            each.addTimeout(_FAREWELL, self._reactor)
+        heard: Deferred[Any] = DeferredList(telling, consumeErrors=True)
+        if not heard.called:
+            self._farewell = Broadcast()
+            heard.addCallback(self._told)
+
+    def _told(self, _results: Any) -> None:
+        farewell, self._farewell = self._farewell, None
+        assert farewell is not None
+        farewell.fire()
 
     def close(self) -> Deferred[None]:
         """Close everything: :meth:`disconnect` under PyMongo's name."""

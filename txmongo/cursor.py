@@ -26,7 +26,8 @@ from txmongo._ops.arguments import (
     index_document,
     projection_document,
 )
-from txmongo._ops.base import check_session, collation_document
+from txmongo._ops.base import collation_document
+from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import FLAGS, Find, FindOne, bounds_document, check_count, find_fields
@@ -86,7 +87,8 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             filter = {}
         else:
             check_mapping("filter", filter)
-        check_session(session)
+        client = collection.database.client
+        check_session(session, client._executor.sessions)
         flags = _checked_cursor_type(cursor_type)
         if no_cursor_timeout is not False:
             check_boolean("no_cursor_timeout", no_cursor_timeout)
@@ -122,7 +124,6 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         if flags:
             self._set_flags(flags)
         self._collection = collection
-        client = collection.database.client
         super().__init__(client._executor.execute, client._leftovers, collection.codec_options, session)
 
     # --- the command ---

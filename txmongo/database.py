@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 from txmongo._ops.admin import Create, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_mapping, read_fields
-from txmongo._ops.base import REPLY_CODEC_OPTIONS, check_session, collation_document
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
+from txmongo._ops.client_sessions import check_session
 from txmongo._ops.find import check_count
 from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
 from txmongo._pymongo import ServerMode
@@ -65,7 +66,7 @@ class Database(Generic[DocumentType]):
 
     Every method that talks to the server returns a Deferred (or a cursor, which is one). What is wrong with the
     arguments is raised at the call. Beside what a method's own description says, every Deferred can fail as those of
-    :class:`~txmongo.collection.Collection`.
+    :class:`~txmongo.collection.Collection`; ``session`` is explained there too.
 
     :param factory: the client, a :class:`~txmongo.connection.ConnectionPool`.
     :param database_name: the database's name.
@@ -93,6 +94,7 @@ class Database(Generic[DocumentType]):
         self._read_preference: Any = _option("read_preference", read_preference, ServerMode, client.read_preference)
         self._read_concern: ReadConcern = _option("read_concern", read_concern, ReadConcern, client.read_concern)
         self._execute = client._executor.execute
+        self._sessions = client._executor.sessions
 
     # --- what it is ---
 
@@ -251,7 +253,7 @@ class Database(Generic[DocumentType]):
         if isinstance(read_preference, CodecOptions):
             # TxMongo's order: there it is codec_options that follow.
             read_preference, codec_options = None, read_preference
-        check_session(session)
+        check_session(session, self._sessions)
         options = _option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS)
         if comment is not None:
             kwargs["comment"] = comment
@@ -291,7 +293,7 @@ class Database(Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         :raises ValueError: the command is empty.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if max_await_time_ms is not None:
             check_count("max_await_time_ms", max_await_time_ms)
         if comment is not None:
@@ -313,7 +315,7 @@ class Database(Generic[DocumentType]):
         :returns: a :class:`~txmongo.cursor.CommandCursor`.
         :raises TypeError: the pipeline is not a list, or an option not of its type.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
         comment = kwargs.pop("comment", None)
@@ -377,7 +379,7 @@ class Database(Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a collection can have.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         if isinstance(codec_options, Mapping):
             codec_options, options = None, codec_options
         elif codec_options is not None and not isinstance(codec_options, CodecOptions):
@@ -394,7 +396,8 @@ class Database(Generic[DocumentType]):
             write_concern=collection.write_concern,
             session=session,
         )
-        if not check_exists:
+        if not check_exists or (session is not None and session.transaction.active):
+            # Servers list no collections in a transaction.
             return self._execute(operation).addCallback(lambda _reply: collection)
 
         def create(names: list[str]) -> Deferred[Any]:
@@ -402,7 +405,8 @@ class Database(Generic[DocumentType]):
                 raise CollectionInvalid(f"collection {name} already exists")
             return self._execute(operation)
 
-        return self.list_collection_names(filter={"name": name}).addCallback(create).addCallback(lambda _: collection)
+        names = self.list_collection_names(session, filter={"name": name})
+        return names.addCallback(create).addCallback(lambda _reply: collection)
 
     def drop_collection(
         self,
@@ -421,7 +425,7 @@ class Database(Generic[DocumentType]):
             (see the class).
         :raises TypeError: it is neither.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         fields = None if comment is None else {"comment": comment}
         name = self._collection_name(name_or_collection)
         operation = Drop(self._name, name, fields, write_concern=self._write_concern, session=session)
@@ -456,7 +460,7 @@ class Database(Generic[DocumentType]):
             ``info``. The primary is asked.
         :raises TypeError: an argument is not of its type.
         """
-        check_session(session)
+        check_session(session, self._sessions)
         check_count("batch_size", batch_size)
         cursor = kwargs.pop("cursor", None) or {}
         batch_size = batch_size or kwargs.pop("batchSize", None) or cursor.get("batchSize") or 0

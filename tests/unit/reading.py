@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from bson.int64 import Int64
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -13,8 +14,10 @@ from twisted.internet.task import Clock
 
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import Operation
+from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.leftovers import Leftovers
-from txmongo._ops.session_state import SessionUse
+from txmongo._ops.session_state import SessionState, SessionUse
+from txmongo._ops.transaction_state import Settled
 from txmongo.database import Database
 
 SERVER = StreamDescription(max_wire_version=17)
@@ -69,6 +72,7 @@ class HeldExecutor:
         self.sends = True
         #: The context of the next replies.
         self.context = CONTEXT
+        self.sessions = Sessions(Clock().seconds)
 
     def execute(self, operation: Operation[Any]) -> Deferred[Any]:
         """As the executor does it, but for the I/O."""
@@ -120,6 +124,14 @@ class HeldClient:
         self.clock = Clock()
         self._executor = self.executor = HeldExecutor()
         self._leftovers = self.leftovers = Leftovers(self.executor.execute, self.clock)
+
+
+def session_of(sessions: Sessions, *, in_transaction: bool = False) -> SessionState:
+    """A session that an application could hold, of the client that these sessions are of."""
+    session = SessionState(sessions, sessions.pool, causally_consistent=True, reads_snapshot=False)
+    if in_transaction:
+        session.transaction.start(Settled(), Int64(1))
+    return session
 
 
 def held_database(name: str = "test") -> tuple[Database[dict[str, Any]], HeldClient]:

@@ -19,10 +19,13 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.ops.writing import CONTEXT, SERVER
+from tests.unit.reading import session_of
 from txmongo._ops.base import Operation
+from txmongo._ops.client_sessions import Sessions
 from txmongo.collection import Collection
 from txmongo.errors import (
     BulkWriteError,
@@ -50,6 +53,7 @@ class FakeClient:
     def __init__(self) -> None:
         self._executor = self
         self._leftovers = FakeLeftovers()
+        self.sessions = Sessions(Clock().seconds)
         self.operations: list[Operation[Any]] = []
         self.commands: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any] | Exception] = []
@@ -196,13 +200,22 @@ class IdentityTests(CollectionCase):
 
 
 class SessionTests(CollectionCase):
-    """The session argument, until there are sessions."""
+    """The session argument."""
 
-    def test_refused(self) -> None:
-        """Every method that takes a session says at the call that there are none yet."""
-        things, session = self.things, object()
+    @property
+    def sessions(self) -> Sessions:
+        """Those of the client."""
+        return self.database.client.sessions
+
+    def calls(self, things: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+        """Every method that takes a session, with arguments."""
         update: dict[str, Any] = {"$set": {"a": 1}}
-        calls: list[tuple[Any, tuple[Any, ...]]] = [
+        return [*self.writes(things), *self.others(things, update)]
+
+    def writes(self, things: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+        """The methods that may be unacknowledged, with arguments."""
+        update: dict[str, Any] = {"$set": {"a": 1}}
+        return [
             (things.insert_one, ({},)),
             (things.insert_many, ([{}],)),
             (things.update_one, ({}, update)),
@@ -214,11 +227,18 @@ class SessionTests(CollectionCase):
             (things.find_one_and_replace, ({}, {})),
             (things.find_one_and_update, ({}, update)),
             (things.bulk_write, ([InsertOne({})],)),
+        ]
+
+    def others(self, things: Any, update: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+        """All other methods, with arguments."""
+        return [
             (things.find_one, ()),
             (things.find, ()),
+            (things.find_raw_batches, ()),
             (things.aggregate, ([],)),
             (things.aggregate_raw_batches, ([],)),
             (things.count_documents, ({},)),
+            (things.count, ()),
             (things.distinct, ("a",)),
             (things.create_index, ("a",)),
             (things.create_indexes, ([IndexModel("a")],)),
@@ -230,9 +250,59 @@ class SessionTests(CollectionCase):
             (things.rename, ("others",)),
             (things.options, ()),
         ]
-        for method, args in calls:
-            self.refused(InvalidOperation, "session", method, *args, session=session)
-        self.refused(ConfigurationError, "session", things.estimated_document_count, session=session)
+
+    def test_no_session(self) -> None:
+        """What is no session is refused at the call."""
+        for method, args in self.calls(self.things):
+            self.refused(ValueError, "session", method, *args, session=object())
+        self.refused(ConfigurationError, "session", self.things.estimated_document_count, session=object())
+
+    def test_foreign(self) -> None:
+        """A session of another client, or one that has ended, is refused at the call."""
+        foreign, ended = session_of(Sessions(Clock().seconds)), session_of(self.sessions)
+        ended.finish()
+        for method, args in self.calls(self.things):
+            self.refused(InvalidOperation, "session", method, *args, session=foreign)
+            self.refused(InvalidOperation, "session", method, *args, session=ended)
+
+    def test_passed_on(self) -> None:
+        """The session is the operation's."""
+        session = session_of(self.sessions)
+        for method, args in self.calls(self.things):
+            before = len(self.client.operations)
+            batch = {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}, "values": []}
+            self.client.replies.append({"ok": 1, "n": 0, **batch})
+            method(*args, session=session).addBoth(lambda _: None)
+            sessions = [operation.session for operation in self.client.operations[before:]]
+            self.assertEqual(sessions, [session], method)
+
+    def test_unacknowledged(self) -> None:
+        """A write with w=0 and a session is refused: nobody would hear when the session is free."""
+        things = self.things.with_options(write_concern=WriteConcern(w=0))
+        session = session_of(self.sessions)
+        for method, args in self.writes(things):
+            self.refused(ValueError, "w=0", method, *args, session=session)
+        self.refused(ValueError, "w=0", self.things.find_one_and_delete, {}, session=session, writeConcern={"w": 0})
+
+    def test_in_transaction(self) -> None:
+        """In a transaction a write has no write concern of its own, and is acknowledged."""
+        for w in (0, 3):
+            things = self.things.with_options(write_concern=WriteConcern(w=w))
+            session = session_of(self.sessions, in_transaction=True)
+            for method, args in self.writes(things):
+                method(*args, session=session).addErrback(lambda _: None)
+                self.assertNotIn("writeConcern", self.client.commands[-1], method)
+                self.assertTrue(self.client.operations[-1].acknowledged)
+            things.find_one_and_delete({}, session=session, writeConcern={"w": w})
+            self.assertNotIn("writeConcern", self.client.commands[-1])
+            things.find_one_and_update({}, {"$set": {"a.$[b]": 1}}, array_filters=[{"b": 1}], session=session)
+            self.assertTrue(self.client.operations[-1].acknowledged)
+
+    def test_own_write_concern(self) -> None:
+        """Outside of a transaction a write concern among the fields stays, session or not."""
+        session = session_of(self.sessions)
+        self.things.find_one_and_delete({}, session=session, writeConcern={"w": 3})
+        self.assertEqual(self.client.commands[-1]["writeConcern"], {"w": 3})
 
 
 class InsertTests(CollectionCase):

@@ -241,7 +241,7 @@ class DatabasesTests(ClientCase):
         first, second = self.server.commands("listDatabases")
         self.assertEqual((first["comment"], first["filter"], first["$db"]), ("c", {}, "admin"))
         self.assertTrue(second["nameOnly"])
-        self.assertRaises(InvalidOperation, client.list_databases, session=object())
+        self.assertRaises(ValueError, client.list_databases, session=object())
 
     def test_drop(self) -> None:
         """A database is dropped by name or by itself, with the client's write concern."""

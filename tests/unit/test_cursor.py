@@ -1032,7 +1032,7 @@ class OptionTests(CursorCase):
             (TypeError, {"batch_size": "5"}),
             (ValueError, {"batch_size": -5}),
             (InvalidOperation, {"cursor_type": CursorType.EXHAUST, "limit": 5}),
-            (InvalidOperation, {"session": object()}),
+            (ValueError, {"session": object()}),
             (TypeError, {"no_such_option": 1}),
         ):
             self.assertRaises(error, find, **options)

@@ -202,7 +202,7 @@ class CommandTests(DatabaseCase):
             (ValueError, {}, {}),
             (TypeError, "ping", {"read_preference": 5}),
             (TypeError, "ping", {"codec_options": 5}),
-            (InvalidOperation, "ping", {"session": object()}),
+            (ValueError, "ping", {"session": object()}),
         ]
         for error, command, options in wrong:
             self.assertRaises(error, self.database.command, command, **options)
@@ -254,7 +254,7 @@ class CommandTests(DatabaseCase):
         )
         wrong: Any = {"$currentOp": {}}
         self.assertRaises(TypeError, database.aggregate, wrong)
-        self.assertRaises(InvalidOperation, database.aggregate, [], session=object())
+        self.assertRaises(ValueError, database.aggregate, [], session=object())
 
     def test_aggregate_out(self) -> None:
         """A pipeline that stores is sent at once."""
@@ -316,7 +316,7 @@ class CollectionTests(DatabaseCase):
         self.assertRaises(TypeError, create, 5)
         self.assertRaises(TypeError, create, "things", 5)
         self.assertRaises(TypeError, create, "things", collation="de")
-        self.assertRaises(InvalidOperation, create, "things", session=object())
+        self.assertRaises(ValueError, create, "things", session=object())
 
     def test_drop(self) -> None:
         """A collection is dropped by name or by itself."""
@@ -378,7 +378,7 @@ class CollectionTests(DatabaseCase):
         wrong: Any = 5
         self.assertRaises(TypeError, self.database.list_collections, filter=wrong)
         self.assertRaises(TypeError, self.database.list_collection_names, filter=wrong)
-        self.assertRaises(InvalidOperation, self.database.list_collections, session=object())
+        self.assertRaises(ValueError, self.database.list_collections, session=object())
 
     def test_validate(self) -> None:
         """The server's report is the result if it finds no fault."""

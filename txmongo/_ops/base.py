@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
@@ -20,7 +20,7 @@ from pymongo.write_concern import WriteConcern
 
 from txmongo._wire.header import next_request_id
 from txmongo._wire.op_msg import MORE_TO_COME, Msg, encode_command
-from txmongo.errors import ConfigurationError, InvalidOperation
+from txmongo.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -30,7 +30,6 @@ __all__ = [
     "Operation",
     "ReplyContext",
     "RetryKind",
-    "check_session",
     "collation_document",
     "write_concern_document",
     "write_service_class",
@@ -162,19 +161,6 @@ class Operation(Generic[ResultT]):
 
 #: ``Executor.execute`` as the fronts see it.
 Execute = Callable[[Operation[ResultT]], Any]
-
-
-def check_session(session: Any) -> None:
-    """Refuse a ``session`` argument, in one place, until sessions exist.
-
-    :raises InvalidOperation: at the call, when one was given.
-    """
-    if session is not None:
-        _no_sessions()
-
-
-def _no_sessions() -> NoReturn:
-    raise InvalidOperation("session: sessions are not supported yet")
 
 
 def collation_document(collation: Collation | Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -102,11 +102,13 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         retryable: bool = True,
         acknowledged: bool = True,
         options: dict[str, Any] | None = None,
+        session: Any = None,
     ) -> None:
         super().__init__(
             target.database,
             codec_options=target.codec_options,
             reply_codec_options=target.reply_codec_options,
+            session=session,
             acknowledged=acknowledged,
             service_class=f"{self.name}:batch",
         )

@@ -57,10 +57,11 @@ class DeleteMany(WriteOperation[DeleteResult]):
         target: WriteTarget,
         statement: dict[str, Any],
         options: dict[str, Any] | None = None,
+        session: Any = None,
         *,
         bounded: bool = False,
     ) -> None:
-        super().__init__(target, target.delete_class, options, bounded=bounded)
+        super().__init__(target, target.delete_class, options, bounded=bounded, session=session)
         self.statement = statement
 
     def statements(self) -> list[Any]:
@@ -82,5 +83,12 @@ class DeleteOne(DeleteMany):
 
     retry = RetryKind.WRITE
 
-    def __init__(self, target: WriteTarget, statement: dict[str, Any], options: dict[str, Any] | None = None) -> None:
-        super().__init__(target, statement, options, bounded=target.answers_soon and is_id_equality(statement["q"]))
+    def __init__(
+        self,
+        target: WriteTarget,
+        statement: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        session: Any = None,
+    ) -> None:
+        bounded = target.answers_soon and is_id_equality(statement["q"])
+        super().__init__(target, statement, options, session, bounded=bounded)

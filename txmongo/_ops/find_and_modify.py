@@ -30,12 +30,15 @@ class FindAndModify(Operation[Any]):
     retry = RetryKind.WRITE
     user_fields = {"value": 1}
 
-    def __init__(self, target: WriteTarget, query: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    def __init__(
+        self, target: WriteTarget, query: Mapping[str, Any], fields: dict[str, Any], session: Any = None
+    ) -> None:
         write_concern = fields.get("writeConcern")
         super().__init__(
             target.database,
             codec_options=target.codec_options,
             reply_codec_options=target.codec_options,
+            session=session,
             acknowledged=target.acknowledged if write_concern is None else write_concern.get("w", 1) != 0,
             service_class=target.find_and_modify_class,
             bounded=target.answers_soon and is_id_equality(query),

@@ -27,8 +27,14 @@ class InsertOne(WriteOperation[InsertOneResult]):
     statements_field = "documents"
     retry = RetryKind.WRITE
 
-    def __init__(self, target: WriteTarget, document: Mapping[str, Any], options: dict[str, Any] | None = None) -> None:
-        super().__init__(target, target.insert_class, options, bounded=target.answers_soon)
+    def __init__(
+        self,
+        target: WriteTarget,
+        document: Mapping[str, Any],
+        options: dict[str, Any] | None = None,
+        session: Any = None,
+    ) -> None:
+        super().__init__(target, target.insert_class, options, bounded=target.answers_soon, session=session)
         self.document = document
         self.inserted_id = None if isinstance(document, RawBSONDocument) else document["_id"]
 

@@ -84,10 +84,11 @@ class UpdateMany(WriteOperation[UpdateResult]):
         target: WriteTarget,
         statement: dict[str, Any],
         options: dict[str, Any] | None = None,
+        session: Any = None,
         *,
         bounded: bool = False,
     ) -> None:
-        super().__init__(target, target.update_class, options, bounded=bounded)
+        super().__init__(target, target.update_class, options, bounded=bounded, session=session)
         self.statement = statement
 
     def statements(self) -> list[Any]:
@@ -127,5 +128,12 @@ class UpdateOne(UpdateMany):
 
     retry = RetryKind.WRITE
 
-    def __init__(self, target: WriteTarget, statement: dict[str, Any], options: dict[str, Any] | None = None) -> None:
-        super().__init__(target, statement, options, bounded=target.answers_soon and is_id_equality(statement["q"]))
+    def __init__(
+        self,
+        target: WriteTarget,
+        statement: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        session: Any = None,
+    ) -> None:
+        bounded = target.answers_soon and is_id_equality(statement["q"])
+        super().__init__(target, statement, options, session, bounded=bounded)

@@ -109,12 +109,19 @@ class WriteOperation(Operation[ResultT]):
     statements_field: ClassVar[str]
 
     def __init__(
-        self, target: WriteTarget, service_class: str, options: dict[str, Any] | None, *, bounded: bool = False
+        self,
+        target: WriteTarget,
+        service_class: str,
+        options: dict[str, Any] | None,
+        *,
+        bounded: bool = False,
+        session: Any = None,
     ) -> None:
         super().__init__(
             target.database,
             codec_options=target.codec_options,
             reply_codec_options=target.reply_codec_options,
+            session=session,
             acknowledged=target.acknowledged,
             service_class=service_class,
             bounded=bounded,

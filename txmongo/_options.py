@@ -23,6 +23,7 @@ from pymongo.errors import ConfigurationError, InvalidURI
 from pymongo.uri_parser import parse_host, parse_userinfo
 from pymongo.write_concern import WriteConcern
 
+from txmongo._logs import validate_length, validate_levels
 from txmongo.types import Address
 
 __all__ = ["ParsedURI", "parse_query", "parse_uri", "refuse_conflicts", "validate_keywords", "validate_options"]
@@ -90,6 +91,8 @@ _URI_VALIDATORS: dict[str, Validator] = {**_URI_OPTIONS, **common.URI_OPTIONS_VA
 _KEYWORD_OPTIONS: dict[str, Validator] = {
     "codec_options": _instance(CodecOptions),
     "enable_overload_retargeting": common.validate_boolean_or_string,
+    "log_levels": validate_levels,
+    "log_max_document_length": validate_length,
     "max_adaptive_retries": common.validate_non_negative_integer,
     "max_delay": _not_negative_seconds,
     "ping_interval": _not_negative_seconds,
@@ -117,8 +120,8 @@ _ALIASES = {
 
 #: Keywords that stand for their default when they are None.
 _NONE_IS_DEFAULT = frozenset(
-    {"codec_options", "connect", "document_class", "pool_size", "ssl_context_factory", "timeout", "type_registry"}
-    | {"tz_aware", "write_concern"}
+    {"codec_options", "connect", "document_class", "log_levels", "log_max_document_length", "pool_size"}
+    | {"ssl_context_factory", "timeout", "type_registry", "tz_aware", "write_concern"}
 )
 
 #: Pairs of which a URI may have one only, whatever the values: URI Options specification, "Conflicting TLS options".

@@ -23,6 +23,7 @@ from pymongo.server_api import ServerApi
 from pymongo.write_concern import WriteConcern
 
 from txmongo import _options
+from txmongo._logs import LogSettings, log_settings
 from txmongo._pymongo import MongoCredential, ServerMode, build_credentials, parse_codec_options
 from txmongo._tls import TLSSettings, read_client_certificate, read_revocation_lists, read_trusted
 from txmongo.types import Address
@@ -65,6 +66,7 @@ class ClientSettings:
     :ivar connect_timeout: for the whole establishment of a connection; ``None`` for no limit.
     :ivar timeout: ``timeoutMS``; ``None`` if it was not given, 0 for "no limit", which is not the same.
     :ivar retry_delay: first pause between attempts to connect, and :attr:`max_delay` its greatest (TxMongo's keywords).
+    :ivar logs: what is written to the log; the environment is read for it when the client is made.
     :ivar options: checked values of all options that were given, under lower-case names.
     """
 
@@ -122,6 +124,7 @@ class ClientSettings:
     ping_timeout: float = 10.0
 
     event_listeners: tuple[Any, ...] = attrs.field(default=(), repr=False)
+    logs: LogSettings = attrs.field(factory=LogSettings)
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     _parsed: _options.ParsedURI | None = attrs.field(default=None, repr=False, alias="parsed")
 
@@ -141,7 +144,7 @@ class ClientSettings:
                 f"{', '.join(forbidden)}"
             )
         settings = _settings(self.uri, self._parsed, tuple(seeds), {**record, **self.options}, self.tls)
-        return attrs.evolve(settings, min_heartbeat_interval=self.min_heartbeat_interval)
+        return attrs.evolve(settings, min_heartbeat_interval=self.min_heartbeat_interval, logs=self.logs)
 
 
 def parse_settings(uri: str = DEFAULT_URI, **keywords: Any) -> ClientSettings:
@@ -159,7 +162,7 @@ def parse_settings(uri: str = DEFAULT_URI, **keywords: Any) -> ClientSettings:
     checked = _options.validate_keywords(keywords)
     both = {**parsed.options, **_without_timeout(checked)}
     _options.refuse_conflicts(both)
-    return _settings(uri, parsed, parsed.seeds, both)
+    return attrs.evolve(_settings(uri, parsed, parsed.seeds, both), logs=log_settings(both))
 
 
 def _without_timeout(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,10 @@ class ConnectionPool(Generic[DocumentType]):
         asked if it is not given.
     :param options: every option of the connection string and every keyword of PyMongo's ``AsyncMongoClient``, in its
         spelling; they win over the connection string. TxMongo's ``timeout``, ``retry_delay``, ``max_delay``,
-        ``ping_interval``, ``ping_timeout`` and ``write_concern`` too.
+        ``ping_interval``, ``ping_timeout`` and ``write_concern`` too. Of the driver's own: ``log_levels``, which
+        switches structured log messages on by component (``command``, ``connection``, ``serverSelection``,
+        ``topology``, or ``all``), and ``log_max_document_length``, the characters of a document that they show (1000);
+        without them the environment variables ``MONGODB_LOG_COMMAND`` and so on count.
     :raises ConfigurationError: an option is unknown, not supported, or contradicts another.
         :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
     :raises TypeError: an option has a value of the wrong type.
@@ -150,11 +153,12 @@ class ConnectionPool(Generic[DocumentType]):
             on_resolved=self._resolved,
         )
         listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
+        command_log = settings.logs.log("command", self._topology.id)
         self._executor = Executor(
             self._topology,
             settings,
             reactor,
-            events=CommandEvents(listeners, reactor.seconds) if listeners else None,
+            events=CommandEvents(listeners, reactor.seconds, command_log) if listeners or command_log else None,
             server_api=_server_api_fields(settings.server_api),
         )
         self._leftovers = Leftovers(self._executor.execute, reactor)
@@ -196,6 +200,7 @@ class ConnectionPool(Generic[DocumentType]):
             clock=self._reactor,
             connect=lambda: self._connector.connect(address),
             listeners=self._settings.event_listeners,
+            log=self._settings.logs.log("connection", self._topology.id),
             on_connect_error=failed,
         )
 

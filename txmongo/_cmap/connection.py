@@ -112,11 +112,13 @@ class Connection:
     :ivar busy_since: when the server came to the oldest request in flight.
     :ivar open: whether the pool may still give it out; never again true once false.
     :ivar close_reason: why it is not ``open`` any more, as in ``ConnectionClosedEvent``.
+    :ivar close_error: the error, where that is the reason and it is known.
     """
 
     __slots__ = (
         "address",
         "busy_since",
+        "close_error",
         "close_reason",
         "created_at",
         "description",
@@ -154,6 +156,7 @@ class Connection:
         self.late: dict[CheckOut, None] = {}
         self.open = True
         self.close_reason: str | None = None
+        self.close_error: BaseException | None = None
 
     @property
     def service_id(self) -> ObjectId | None:

@@ -77,8 +77,8 @@ class BackOff:
 class Openings:
     """The connections that are being opened.
 
-    Each ends in ``opened``, called with the connection, or in ``failed``, called with the Failure and its generation;
-    given up, in neither. ``ConnectionClosedEvent`` is published first.
+    Each ends in ``opened``, called with the connection and the seconds it took, or in ``failed``, called with the Failure
+    and its generation after ``ConnectionClosedEvent`` was published; given up, in neither.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Openings:
         connect: Connect,
         events: PoolPublisher | None,
         *,
-        opened: Callable[[Connection], None],
+        opened: Callable[[Connection, float], None],
         failed: Callable[[Failure, int], None],
     ) -> None:
         self._address = address
@@ -132,26 +132,19 @@ class Openings:
             raise reason
         del self._attempts[attempt.id]
         now = self._seconds()
-        if self._events is not None:
-            self._events.connection_ready(attempt.id, now - attempt.created_at)
-        self._opened(
-            Connection(
-                attempt.id,
-                self._address,
-                attempt.generation,
-                protocol,
-                description,
-                created_at=attempt.created_at,
-                now=now,
-            )
+        created_at = attempt.created_at
+        connection = Connection(
+            attempt.id, self._address, attempt.generation, protocol, description, created_at=created_at, now=now
         )
+        self._opened(connection, now - created_at)
 
     def _not_connected(self, failure: Failure, attempt: _Opening) -> Failure | None:
         if self._attempts.pop(attempt.id, None) is None:
             # It had been opened; what went wrong came after that.
             return failure
         if self._events is not None:
-            self._events.connection_closed(attempt.id, attempt.given_up or ConnectionClosedReason.ERROR)
+            reason = attempt.given_up or ConnectionClosedReason.ERROR
+            self._events.connection_closed(attempt.id, reason, failure.value)
         if attempt.given_up is None:
             self._failed(failure, attempt.generation)
         return None

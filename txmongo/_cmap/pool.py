@@ -10,8 +10,8 @@ behind the other. With ``pipelining=False`` it is used as the specification says
 growing one opens connections as they are needed. The fixed one (``pool_size``) keeps just so many open, deals them out
 in turn and lets everything be sent in the order of the calls.
 
-Inside, one rule keeps re-entrance harmless: Deferreds are fired, and requests sent again, only when the pool's state is
-complete.
+Inside, one rule keeps re-entrance harmless: Deferreds are fired, listeners called and requests sent again only when the
+pool's state is complete.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from txmongo._cmap.sockets import Sockets
 from txmongo._cmap.wait_queue import Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
+from txmongo._logs import ComponentLog
 from txmongo._settings import ClientSettings
 from txmongo.errors import AutoReconnect, NetworkTimeout
 from txmongo.types import Address
@@ -86,11 +87,13 @@ class Pool:
         clock: IReactorTime,
         connect: Connect,
         listeners: Iterable[Any] | None = None,
+        log: ComponentLog | None = None,
         on_connect_error: Callable[[Exception, int], None] | None = None,
     ) -> None:
         """
         :param connect: opens and authenticates a connection; cancelling its Deferred closes the socket.
         :param listeners: event listeners; those that are no ``ConnectionPoolListener`` are ignored.
+        :param log: where the same is written to.
         :param on_connect_error: told of each failure to open a connection, with the generation it was opened in, before
             the operation that waits for it.
         """
@@ -102,7 +105,7 @@ class Pool:
         self._clock = clock
         self._seconds = clock.seconds
         self._on_connect_error = on_connect_error
-        self._events = publisher_for(listeners, address)
+        self._events = publisher_for(listeners, address, log)
         self._set_sizes(settings)
         #: Those that may be given out, and of these the idle ones, the last used last.
         self._connections: list[Connection] = []
@@ -240,10 +243,9 @@ class Pool:
         connection = self._choose(request, now)
         if connection is None:
             return None
-        if self._events is not None:
-            self._events.check_out_started()
         self._register(request, connection, now)
         if self._events is not None:
+            self._events.check_out_started()
             self._events.checked_out(connection.id, 0.0)
         return connection
 
@@ -367,7 +369,11 @@ class Pool:
         if self._events is not None:
             self._events.checked_out(connection.id, now - waiter.started_at)
         if waiter.deferred is not None:
-            waiter.deferred.callback(connection)
+            if waiter.deferred.called:
+                # A listener has cancelled it.
+                self.check_in(waiter.request)
+            else:
+                waiter.deferred.callback(connection)
             return
         try:
             waiter.request.resend(connection)
@@ -430,7 +436,7 @@ class Pool:
 
     def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
         if self._events is not None:
-            self._events.check_out_failed(_check_out_failed_reason(error), self._seconds() - started_at)
+            self._events.check_out_failed(_check_out_failed_reason(error), self._seconds() - started_at, error)
 
     def _set_calm(self) -> None:
         """Recompute ``_calm``, after a change of what it depends on."""
@@ -594,7 +600,7 @@ class Pool:
             max_connecting=self._max_connecting,
         )
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: Connection, duration: float) -> None:
         """A connection can be used from now on."""
         connection.protocol.lost_hook = partial(self._lost, connection)
         connection.protocol.late_reply_hook = partial(self._late_reply, connection)
@@ -602,8 +608,11 @@ class Pool:
             connection.generation = self._generations.opened(connection.service_id)
         self._connections.append(connection)
         self._sockets.add(connection)
-        self._make_available(connection, self._seconds())
-        self._serve()
+        if self._events is not None:
+            self._events.connection_ready(connection.id, duration)
+        if connection.open:
+            self._make_available(connection, self._seconds())
+            self._serve()
 
     def _open_failed(self, failure: Failure, generation: int) -> None:
         """A connection could not be opened: the topology is told, then the one who waited for it first."""
@@ -615,19 +624,20 @@ class Pool:
             self._publish_failed_check_out(error, waiter.started_at)
         if self._on_connect_error is not None and isinstance(error, Exception):
             self._on_connect_error(error, generation)
-        if waiter is not None and waiter.deferred is not None:
+        if waiter is not None and waiter.deferred is not None and not waiter.deferred.called:
             waiter.deferred.errback(failure)
         self._serve()
         self._plan_maintenance()
 
     # --- losing and closing connections ---
 
-    def _lost(self, connection: Connection, _reason: Failure) -> None:
+    def _lost(self, connection: Connection, reason: Failure) -> None:
         """A connection's socket is closed, whoever wanted it; its requests were told."""
         for request in connection.late:
             del connection.in_flight[request]
         connection.late.clear()
         if connection.open:
+            connection.close_error = reason.value
             self._retire(connection, ConnectionClosedReason.ERROR)
             self._serve()
         self._sockets.gone(connection)
@@ -659,7 +669,7 @@ class Pool:
         """A retired connection that is not in use leaves the pool."""
         assert connection.close_reason is not None
         if self._events is not None:
-            self._events.connection_closed(connection.id, connection.close_reason)
+            self._events.connection_closed(connection.id, connection.close_reason, connection.close_error)
         if connection.service_id is not None:
             self._generations.closed(connection.service_id)
         self._sockets.close(connection)
@@ -667,6 +677,7 @@ class Pool:
     def _cut(self, connection: Connection, error: Exception) -> None:
         """Close a connection at once, whatever waits on it; that also ends what the server does for it."""
         if connection.open:
+            connection.close_error = error
             self._retire(connection, ConnectionClosedReason.ERROR)
         connection.protocol.abort(error)
         self._serve()

@@ -118,6 +118,12 @@ class Attempt(CheckOut):
         attempt.history = history
         return attempt
 
+    def number(self) -> int:
+        """The operation's id, given when it is first asked for."""
+        if not self.operation_id:
+            self.operation_id = next(_operation_ids)
+        return self.operation_id
+
     # --- what Operation.parse may ask ---
 
     @property
@@ -185,17 +191,17 @@ class Attempt(CheckOut):
     def _publish_started(
         self, events: CommandEvents, msg: Msg, command: dict[str, Any], description: StreamDescription
     ) -> None:
-        if not self.operation_id:
-            self.operation_id = next(_operation_ids)
+        assert self.connection is not None
         operation = self.operation
         self._sent = SentCommand(
             operation.name,
             operation.database,
             msg.request_id,
-            self.operation_id,
+            self.number(),
             self.address,
             description,
             self._owner.clock.seconds(),
+            connection_id=self.connection.id,
         )
         events.started(self._sent, command)
 

@@ -72,6 +72,7 @@ class Executor:
         self.events = events
         self.server_api = server_api
         self.sessions = Sessions(clock.seconds, retry_writes=settings.retry_writes)
+        self._logs_selection = settings.logs.shows("serverSelection")
         self.moves_reads = settings.retry_reads and settings.pipelining and settings.pool_size is None
         self._policy = RetryPolicy.from_settings(settings)
         self._random = random or Random()
@@ -100,6 +101,8 @@ class Executor:
                 return fail()
         attempt = Attempt(self, operation, read_preference)
         if address is None:
+            if self._logs_selection:
+                return self._select(attempt)
             server = self._topology.select_server_now(read_preference)
         else:
             attempt.pinned_address = address
@@ -128,6 +131,7 @@ class Executor:
             address=attempt.pinned_address,
             deprioritized=() if history is None else history.deprioritized,
             allow_ghost=operation.allow_ghost,
+            operation_id=attempt.number() if self._logs_selection else 0,
         )
         deferred.addCallbacks(self._check_out, self._not_selected, callbackArgs=(attempt,), errbackArgs=(attempt,))
         return deferred

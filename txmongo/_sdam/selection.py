@@ -20,7 +20,15 @@ from txmongo._sdam.server import Server
 from txmongo.errors import ConfigurationError, ServerSelectionTimeoutError
 from txmongo.types import Address
 
-__all__ = ["ServerSelector", "choose", "lone_ghost", "selection_timeout", "suitable_servers"]
+__all__ = [
+    "ServerSelector",
+    "choose",
+    "describe_selector",
+    "describe_topology",
+    "lone_ghost",
+    "selection_timeout",
+    "suitable_servers",
+]
 
 #: The ``server_selector`` option: narrows a list of suitable servers down.
 ServerSelector = Callable[[list[ServerDescription]], list[ServerDescription]]
@@ -83,16 +91,19 @@ def selection_timeout(
     description: TopologyDescription, selector: Any, operation: str, waited: float, address: Address | None = None
 ) -> ServerSelectionTimeoutError:
     """The exception for an operation that found no server in time: what it wanted, how long, and how each server is."""
-    wanted = _wanted(selector) if address is None else f"the server {format_address(address)}"
+    wanted = describe_selector(selector) if address is None else f"the server {format_address(address)}"
     what = f"No server for {operation}" if operation else "No server"
-    servers = list(servers_of(description))
-    listed = "; ".join(_state(server) for server in servers) or "no server is known"
-    of_set = f" of set {description.replica_set_name!r}" if description.replica_set_name else ""
     return ServerSelectionTimeoutError(
-        f"{what} within {waited:.3g} s: wanted {wanted}, "
-        f"the topology is {description.topology_type_name}{of_set}: {listed}",
-        [server.error for server in servers if server.error is not None],
+        f"{what} within {waited:.3g} s: wanted {wanted}, the topology is {describe_topology(description)}",
+        [server.error for server in servers_of(description) if server.error is not None],
     )
+
+
+def describe_topology(description: TopologyDescription) -> str:
+    """A topology in one line: its type, and how each server is."""
+    listed = "; ".join(_state(server) for server in servers_of(description)) or "no server is known"
+    of_set = f" of set {description.replica_set_name!r}" if description.replica_set_name else ""
+    return f"{description.topology_type_name}{of_set}: {listed}"
 
 
 def _state(server: ServerDescription) -> str:
@@ -107,7 +118,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {message or error}".rstrip(": ")
 
 
-def _wanted(selector: Any) -> str:
+def describe_selector(selector: Any) -> str:
+    """What an operation asks of its server, in a few words."""
     if isinstance(selector, ServerMode):
         document = dict(selector.document)
         mode = str(document.pop("mode"))

@@ -42,6 +42,7 @@ from txmongo._sdam.errors import ErrorContext, Verdict, decide
 from txmongo._sdam.events import SdamEvents
 from txmongo._sdam.monitor import ConnectMonitor, MonitorSettings, ServerMonitor
 from txmongo._sdam.selection import choose, lone_ghost, selection_timeout, suitable_servers
+from txmongo._sdam.selection_log import SelectionLog
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import SrvPoller, SrvResolver
 from txmongo._sdam.superseded import Probation, is_superseded, patience
@@ -125,7 +126,9 @@ class Topology:
         self._on_resolved = on_resolved
         self._random = random or Random()
         self._monitor_settings = MonitorSettings.from_settings(settings)
-        self._events = SdamEvents(settings.event_listeners, self.id)
+        self._events = SdamEvents(settings.event_listeners, self.id, settings.logs.log("topology", self.id))
+        selection_log = settings.logs.log("serverSelection", self.id)
+        self._selection_log = None if selection_log is None else SelectionLog(selection_log, lambda: self.description)
         self._opened = False
         self._begun = False
         self._closed = False
@@ -277,6 +280,7 @@ class Topology:
         address: Address | None = None,
         deprioritized: Collection[Address] = (),
         allow_ghost: bool = False,
+        operation_id: int = 0,
     ) -> Deferred[Server]:
         """Wait for a server that suits an operation. Opens the topology.
 
@@ -288,23 +292,31 @@ class Topology:
         :param allow_ghost: whether a member of a replica set that was not initiated yet will do, if it is the only
             server, for clients that were configured as TxMongo's users do: one seed, no set name, and a read preference
             other than primary.
+        :param operation_id: its number, for the log.
         :returns: a Deferred that fires with the server; cancelling it ends the wait. It fails with
             :class:`~txmongo.errors.ServerSelectionTimeoutError` when the time is over,
             :class:`~txmongo.errors.ConfigurationError` at once when no server of this deployment can ever do,
             :class:`~txmongo.errors.InvalidOperation` when the topology is or gets closed.
         """
+        now = self._clock.seconds()
+        limit = Deadline.after(self._clock, self._settings.server_selection_timeout).earlier(deadline)
+        waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, now)
+        if self._selection_log is None or address is not None:
+            return self._find_or_wait(waiter, limit)
+        remaining = limit.remaining(now) or 0.0
+        find = partial(self._find_or_wait, waiter, limit)
+        return self._selection_log.follow(find, selector, operation, operation_id, remaining)
+
+    def _find_or_wait(self, waiter: _Waiter, limit: Deadline) -> Deferred[Server]:
         if self._closed:
             return fail(InvalidOperation("the client is closed"))
-        now = self._clock.seconds()
-        waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, now)
         try:
             server = self._find(waiter)
         except Exception:
             return fail()
         if server is not None:
             return succeed(server)
-        limit = Deadline.after(self._clock, self._settings.server_selection_timeout).earlier(deadline)
-        remaining = limit.remaining(now)
+        remaining = limit.remaining(waiter.started)
         waiter.deferred = Deferred(partial(self._cancelled, waiter))
         self._waiters[waiter] = None
         if remaining is not None:

@@ -23,6 +23,8 @@ from txmongo._ops.retry import Stage, supports_retryable_writes
 from txmongo.errors import AutoReconnect, ConfigurationError, DocumentTooLarge, NotPrimaryError, OperationFailure
 
 if TYPE_CHECKING:
+    from pymongo.server_description import ServerDescription
+
     from txmongo._cmap.connection import Connection
     from txmongo._cmap.description import StreamDescription
     from txmongo._ops.client_sessions import Sessions
@@ -65,6 +67,7 @@ class Attempt(CheckOut):
     :ivar read_preference: by which a server is selected, and which is sent.
     :ivar pinned_address: the only server that will do, or ``None``.
     :ivar server: the one that was selected; ``None`` before.
+    :ivar server_description: what was known of it then, if a connection had to be waited for.
     :ivar use: the operation's use of a session, in all its attempts; ``None`` before the first, or without one.
     :ivar history: what the operation has been through; ``None`` in its first attempt.
     :ivar operation_id: the same for all attempts of an operation, where somebody listens to its events.
@@ -84,6 +87,7 @@ class Attempt(CheckOut):
         "pinned_address",
         "read_preference",
         "server",
+        "server_description",
         "use",
     )
 
@@ -100,6 +104,7 @@ class Attempt(CheckOut):
         self.read_preference = read_preference
         self.pinned_address: Address | None = None
         self.server: Server | None = None
+        self.server_description: ServerDescription | None = None
         self.use: SessionUse | None = None
         self.history: History | None = None
         self.operation_id = 0

@@ -138,6 +138,7 @@ class Executor:
 
     def _check_out(self, server: Server, attempt: Attempt) -> Deferred[Any]:
         attempt.server = server
+        attempt.server_description = server.description
         deadline = Deadline.after(self.clock, self._settings.wait_queue_timeout)
         deferred: Deferred[Any] = server.pool.check_out(attempt, deadline)
         deferred.addCallbacks(attempt.send, attempt.not_checked_out)
@@ -210,16 +211,17 @@ class Executor:
 
     def _is_retryable_write(self, attempt: Attempt) -> bool:
         """Whether a write can be repeated safely: its command carried, or would have carried, a transaction number."""
-        operation, use, server = attempt.operation, attempt.use, attempt.server
+        operation, use = attempt.operation, attempt.use
         if operation.retry is not RetryKind.WRITE:
             return False
         if use is not None:
             return use.txn_number is not None
-        if server is None or not operation.acknowledged:
-            return False
-        description = server.description
+        # What the server was when it was selected: the failure may have made it Unknown by now.
+        description = attempt.server_description
         return (
-            description.server_type not in (SERVER_TYPE.Standalone, SERVER_TYPE.Unknown)
+            description is not None
+            and operation.acknowledged
+            and description.server_type != SERVER_TYPE.Standalone
             and description.logical_session_timeout_minutes is not None
         )
 

@@ -77,8 +77,8 @@ class BackOff:
 class Openings:
     """The connections that are being opened.
 
-    Each ends in ``opened``, called with the connection and the seconds it took, or in ``failed``, called with the Failure
-    and its generation after ``ConnectionClosedEvent`` was published; given up, in neither.
+    Each ends in ``opened``, called with the connection and the seconds it took, or in ``failed``, called with the
+    Failure and its generation after ``ConnectionClosedEvent`` was published; given up, in neither.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pymongo.errors import WaitQueueTimeoutError
@@ -576,6 +577,54 @@ class EventTests(PoolTestCase):
     def raises(_: object) -> None:
         raise ZeroDivisionError
 
+    def do_at(self, hook: str, action: Callable[[], object]) -> None:
+        """Let the listener do something when it first hears of an event."""
+        keep = getattr(self.recorder, hook)
+
+        def hear(event: object) -> None:
+            setattr(self.recorder, hook, keep)
+            keep(event)
+            action()
+
+        setattr(self.recorder, hook, hear)
+
+    def test_clear_when_ready(self) -> None:
+        """A listener may clear the pool when a connection becomes ready: that one is stale then."""
+        pool = self.make(listening=True)
+        self.do_at("connection_ready", pool.clear)
+        (work,) = self.work()
+        self.assertIsInstance(work.result, PoolClearedError)
+        self.assertEqual((pool.total_count, self.recorder.count("closed")), (0, 1))
+
+    def test_clear_when_checked_out(self) -> None:
+        """A listener may clear the pool when a connection is checked out: the operation goes on, on a stale one."""
+        pool = self.make(listening=True, min_pool_size=1)
+        self.do_at("connection_check_out_started", pool.clear)
+        (work,) = self.work()
+        self.assertEqual(pool.total_count, 1)
+        self.wires[0].reply()
+        self.assertEqual((work.result, pool.total_count), ("answered", 0))
+
+    def test_cancel_when_checked_out(self) -> None:
+        """A listener may cancel an operation when its connection is checked out: it is checked in, nothing is sent."""
+        self.wires.at_once = False
+        pool = self.make(listening=True)
+        waiting = pool.check_out(CheckOut("find"), NEVER)
+        self.do_at("connection_checked_out", waiting.cancel)
+        self.wires.open()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual((pool.operation_count, pool.available_count), (0, 1))
+
+    def test_cancel_when_failed(self) -> None:
+        """A listener may cancel an operation for which no connection could be opened."""
+        self.wires.at_once = False
+        pool = self.make(listening=True)
+        waiting = pool.check_out(CheckOut("find"), NEVER)
+        self.do_at("connection_check_out_failed", waiting.cancel)
+        self.wires.fail()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(pool.operation_count, 0)
+
     def test_other_listeners(self) -> None:
         """Listeners of other kinds are none of the pool's."""
         pool = Pool(ADDRESS, ClientSettings(), clock=self.clock, connect=self.wires.connect, listeners=[object()])
@@ -626,7 +675,7 @@ class LookTests(PoolTestCase):
         self.wires.at_once = False
         self.make()
 
-        def opened(_: Connection) -> None:
+        def opened(_: Connection, duration: float) -> None:
             raise ZeroDivisionError
 
         self.pool._openings._opened = opened

@@ -17,6 +17,7 @@ from tests.conformance.unified.failures import FormatError
 from tests.conformance.unified.logs import LogCollector
 from tests.conformance.unified.matcher import type_name
 from tests.conformance.unified.waiting import settle, within
+from txmongo.sessions import TransactionOptions
 
 __all__ = ["ClientEntity", "Connect", "EntityMap", "SessionEntity", "ThreadEntity", "create_entity", "event_names"]
 
@@ -198,7 +199,7 @@ class Makings:
     clock: Any
     pipelining: bool = True
     make_bucket: Callable[..., Any] | None = None
-    make_transaction_options: Callable[..., Any] | None = None
+    make_transaction_options: Callable[..., Any] = TransactionOptions
 
 
 async def create_entity(entities: EntityMap, description: Mapping[str, Any], makings: Makings) -> None:
@@ -313,8 +314,6 @@ async def _make_session(entities: EntityMap, spec: Mapping[str, Any], makings: M
     options = arguments.take(spec.get("sessionOptions", {}), "", known)
     keywords = {arguments.snake_case(name): value for name, value in options.items()}
     if "default_transaction_options" in keywords:
-        if makings.make_transaction_options is None:
-            raise FormatError("there are no transactions yet")
         transaction = _options(keywords["default_transaction_options"])
         keywords["default_transaction_options"] = makings.make_transaction_options(**transaction)
     if isinstance(keywords.get("snapshot_time"), str):

@@ -77,29 +77,29 @@ async def _targeted_fail_point(context: SpecialContext, arguments: dict[str, Any
 
 async def _session_state(context: SpecialContext, arguments: dict[str, Any]) -> None:
     session = context.entities.session(arguments["session"]).driver
-    state = session._transaction.state.name.lower()
+    state = session.transaction.state.value
     state = {"committed_empty": "committed"}.get(state, state)
     if state != arguments["state"]:
         raise Mismatch(f"the transaction is {state}, expected {arguments['state']}")
 
 
 async def _session_pinned(context: SpecialContext, arguments: dict[str, Any]) -> None:
-    if context.entities.session(arguments["session"]).driver._pinned_address is None:
+    if context.entities.session(arguments["session"]).driver.transaction.pinned_address is None:
         raise Mismatch("the session is not pinned")
 
 
 async def _session_unpinned(context: SpecialContext, arguments: dict[str, Any]) -> None:
-    if context.entities.session(arguments["session"]).driver._pinned_address is not None:
+    if context.entities.session(arguments["session"]).driver.transaction.pinned_address is not None:
         raise Mismatch("the session is pinned")
 
 
 async def _session_dirty(context: SpecialContext, arguments: dict[str, Any]) -> None:
-    if not context.entities.session(arguments["session"]).driver._server_session.dirty:
+    if not context.entities.session(arguments["session"]).driver.server_session().dirty:
         raise Mismatch("the session is not dirty")
 
 
 async def _session_not_dirty(context: SpecialContext, arguments: dict[str, Any]) -> None:
-    if context.entities.session(arguments["session"]).driver._server_session.dirty:
+    if context.entities.session(arguments["session"]).driver.server_session().dirty:
         raise Mismatch("the session is dirty")
 
 

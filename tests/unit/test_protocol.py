@@ -411,6 +411,13 @@ class LossTests(SynchronousTestCase):
         self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), AutoReconnect)
         MongoProtocol().close()
 
+    def test_close_after_abort(self) -> None:
+        """The first reason stands."""
+        protocol, _ = connected()
+        protocol.abort(ValueError("the first"))
+        protocol.close()
+        self.assertIn("the first", str(self.failureResultOf(protocol.send_query(Query()), AutoReconnect).value))
+
     def test_garbage(self) -> None:
         """Bytes that are not the protocol cut the connection; whole replies before them still count."""
         protocol, transport = connected()
@@ -544,7 +551,15 @@ class HookTests(SynchronousTestCase):
 
     def test_unknown_message(self) -> None:
         """A message without a hook is passed over."""
-        MongoServerProtocol().handle(type("Old", (), {"opcode": 1000})())
+
+        class Deaf(MongoServerProtocol):
+            handle_MSG = None  # type: ignore[assignment]
+
+        Deaf().handle(Msg())
+
+    def test_fails_before_connecting(self) -> None:
+        """There is nothing to close before there is a connection."""
+        MongoServerProtocol().fail(ValueError("not wanted"))
 
     def test_decoder(self) -> None:
         """MongoDecoder gives whole messages one at a time and None when there is no more."""

@@ -3,7 +3,7 @@
 :meth:`txmongo.connection.ConnectionPool.start_session` makes one; every method that talks to a server takes it as
 ``session=``. What a session adds to commands is :mod:`txmongo._ops.session_state`'s, the states of a transaction are
 :mod:`txmongo._ops.transaction_state`'s, retries the executor's. Sessions, causal consistency, snapshot reads,
-    transactions and "convenient API for transactions" specifications.
+transactions and "convenient API for transactions" specifications.
 """
 
 from __future__ import annotations

@@ -25,12 +25,13 @@ from twisted.internet import reactor, utils
 from twisted.trial.unittest import TestCase
 
 import txmongo
-from txmongo.testing import Mongod, find_mongod
+from txmongo.testing import Mongod, ReplicaSet, find_mongod
 
 ROOT = Path(txmongo.__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
 DIRECTIVE = re.compile(r"\.\. code-block:: (\w+)\n\n((?:[ ]{4}.*\n|\n)+)")
 THE_SERVER = "mongodb://127.0.0.1:27017"
+THE_SET = f"{THE_SERVER}/?replicaSet=rs0"
 
 
 @attrs.frozen
@@ -102,7 +103,9 @@ class PageTests(TestCase):
         printed = io.StringIO()
         namespace["print"] = partial(print, file=printed)
         source = block.code
-        if THE_SERVER in source:
+        if THE_SET in source:
+            source = source.replace(THE_SET, (await self.replica_set()).uri)
+        elif THE_SERVER in source:
             source = source.replace(THE_SERVER, (await self.server()).uri.rstrip("/"))
         code = compile(source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         running = eval(code, namespace)
@@ -116,6 +119,12 @@ class PageTests(TestCase):
             self.mongod = await Mongod(reactor).start()
             self.addCleanup(self.mongod.stop)
         return self.mongod
+
+    async def replica_set(self) -> ReplicaSet:
+        """The replica set of this page."""
+        replica_set = await ReplicaSet(reactor, 1).start()
+        self.addCleanup(replica_set.stop)
+        return replica_set
 
     async def run_test_case(self, block: Block) -> None:
         """Have trial run a block."""
@@ -187,5 +196,5 @@ class BlockTests(TestCase):
     def test_every_page(self) -> None:
         """The README and every page of the guide have code to run."""
         with_code = {page.stem for page in PAGES if any(blocks_of(page))}
-        guide = {"quickstart", "connecting", "writing", "queries", "cursors", "indexes", "testing"}
+        guide = {"quickstart", "connecting", "writing", "queries", "cursors", "indexes", "sessions", "testing"}
         self.assertLessEqual({"README", *guide}, with_code)

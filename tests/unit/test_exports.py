@@ -159,6 +159,15 @@ class ExportsTests(SynchronousTestCase):
             self.assertEqual(set(offered), expected, name)
             self.assertEqual(len(offered), len(expected), name)
 
+    def test_pages(self) -> None:
+        """Each has its page in the reference, and the index leads there."""
+        reference = ROOT.parent / "docs" / "api"
+        listed = set((reference / "index.rst").read_text().split())
+        for name in set(EXPORTS) - {"txmongo"}:
+            page = name.removeprefix("txmongo.")
+            self.assertIn(f".. automodule:: {name}\n", (reference / f"{page}.rst").read_text())
+            self.assertIn(page, listed)
+
     def test_there(self) -> None:
         """What is offered is there."""
         for name, expected in EXPORTS.items():

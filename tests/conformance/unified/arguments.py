@@ -102,9 +102,9 @@ def write_concern(value: Mapping[str, Any]) -> WriteConcern:
 
 
 def read_preference(value: Mapping[str, Any]) -> Any:
-    """A read preference from its document."""
+    """A read preference from its document, whose mode some cases write with a capital."""
     options = take(value, "mode", "tagSets maxStalenessSeconds")
-    mode = options["mode"]
+    mode = options["mode"][:1].lower() + options["mode"][1:]
     try:
         number = read_pref_mode_from_name(mode)
     except ValueError:

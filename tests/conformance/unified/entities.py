@@ -14,7 +14,7 @@ from tests.conformance.unified import arguments
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
 from tests.conformance.unified.events import EVENT_TYPES, EventRecorder, StoredEvents
 from tests.conformance.unified.failures import FormatError
-from tests.conformance.unified.logs import LogCollector
+from tests.conformance.unified.logs import LogCollector, client_options
 from tests.conformance.unified.matcher import type_name
 from tests.conformance.unified.waiting import settle, within
 from txmongo.sessions import TransactionOptions
@@ -247,6 +247,7 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     if "observeLogMessages" in spec:
         client.logs = LogCollector(spec["observeLogMessages"], recorder.is_topology)
         client.listen()
+        options.update(client_options(spec["observeLogMessages"]))
     client.driver = makings.connect(uri, event_listeners=recorder.listeners(), pipelining=makings.pipelining, **options)
     if "awaitMinPoolSizeMS" in spec:
         await _wait_for_pools(client, options["minPoolSize"], spec["awaitMinPoolSizeMS"] / 1000, makings.clock)
@@ -285,7 +286,7 @@ async def _wait_for_pools(client: ClientEntity, size: int, timeout: float, clock
         stop()
     recorder.forget("cmap", "sdam")
     if client.logs is not None:
-        client.logs.messages.clear()
+        client.logs.forget()
 
 
 async def _make_database(entities: EntityMap, spec: Mapping[str, Any], makings: Makings) -> Any:

@@ -36,7 +36,7 @@ from txmongo._ops.bulk_write import (
 from txmongo._ops.delete import delete_statement
 from txmongo._ops.update import update_statement
 from txmongo._ops.writes import WriteTarget, write_options
-from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure
+from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure, PyMongoError
 
 __all__ = [
     "BulkWriteError",
@@ -266,4 +266,7 @@ class Bulk:
         if isinstance(error, OperationFailure) and not self._target.acknowledged:
             self._done = True
             return None
+        if isinstance(error, PyMongoError) and self._target.acknowledged:
+            # Whatever ended it, the caller can see what the earlier batches did. No class of errors has a place for it.
+            error.partial_result = BulkWriteResult(self._result, True)  # type: ignore[attr-defined]
         return failure

@@ -681,7 +681,8 @@ class Collection(Generic[DocumentType]):
         :returns: a Deferred that fires with a :class:`~pymongo.results.BulkWriteResult`. It fails with
             :class:`~txmongo.errors.BulkWriteError`, whose ``details`` tell what was done and what was not, if a write
             is refused or the write concern could not be kept, and as every operation (see the class): also then earlier
-            commands of it may have been carried out.
+            commands of it may have been carried out. What is known to have been done is the ``partial_result`` of such
+            an error, a :class:`~pymongo.results.BulkWriteResult`.
         """
         target = self._target_in(session)
         check_optional_mapping("let", let)

@@ -325,14 +325,15 @@ class SendTests(SynchronousTestCase):
         )
 
     def test_failed_command(self) -> None:
-        """A command that fails as a whole ends it with that error, in the first batch and in a later one."""
+        """A command that fails as a whole ends it with that error, which tells what the batches before it did."""
         for answered in (0, 1):
             server = Server(max_write_batch_size=1)
             result = self.bulk(server, self.inserts(3)).send()
             for _ in range(answered):
                 server.answer(1)
             server.waiting.pop().errback(AutoReconnect("gone"))
-            self.failureResultOf(result, AutoReconnect)
+            error: Any = self.failureResultOf(result, AutoReconnect).value
+            self.assertEqual(error.partial_result.inserted_count, answered)
             self.assertEqual(len(server.commands), answered + 1)
 
     def test_cancelled(self) -> None:
@@ -345,6 +346,14 @@ class SendTests(SynchronousTestCase):
             result.cancel()
             self.failureResultOf(result, CancelledError)
             self.assertEqual(len(server.commands), answered + 1)
+
+    def test_session(self) -> None:
+        """Every batch is done in the session that was given."""
+        session = object()
+        server = Server(max_write_batch_size=1)
+        Bulk(server.execute, target(), self.inserts(2), ordered=True, session=session).send()
+        server.answer(1)
+        self.assertEqual([batch.session for batch in server.batches], [session, session])
 
     def test_options(self) -> None:
         """Each command gets the options that it knows."""

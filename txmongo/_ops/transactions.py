@@ -61,10 +61,7 @@ class CommitTransaction(Operation[None]):
 
         :raises WriteConcernError: it was committed here, but not on as many members as asked for.
         """
-        assert reply is not None
-        error = write_concern_error_from_reply(reply)
-        if error is not None:
-            raise error
+        _check_write_concern(reply)
 
 
 class AbortTransaction(Operation[None]):
@@ -87,7 +84,12 @@ class AbortTransaction(Operation[None]):
         return {"abortTransaction": 1}
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> None:
-        """Nothing: that something remained of the transaction on another member does no harm."""
+        """Nothing.
+
+        :raises WriteConcernError: it was aborted here, but not on as many members as asked for. The server may want to
+            be asked again; else that does no harm, and the application is not told of it.
+        """
+        _check_write_concern(reply)
 
 
 class EndSessions(Operation[None]):
@@ -110,3 +112,10 @@ class EndSessions(Operation[None]):
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> None:
         """Nothing."""
+
+
+def _check_write_concern(reply: Mapping[str, Any] | None) -> None:
+    assert reply is not None
+    error = write_concern_error_from_reply(reply)
+    if error is not None:
+        raise error

@@ -160,6 +160,5 @@ def _match_bulk(matcher: Matcher, expected: Mapping[str, Any], error: Exception)
 def _partial_result(error: Exception) -> Any:
     if isinstance(error, BulkWriteError):
         return bulk_details_document(error.details)
-    if isinstance(error, ClientBulkWriteException):
-        return UNSET if error.partial_result is None else result_document(error.partial_result)
-    return UNSET
+    partial_result = getattr(error, "partial_result", None)
+    return UNSET if partial_result is None else result_document(partial_result)

@@ -37,11 +37,13 @@ class EndingTests(SynchronousTestCase):
         self.assertRaises(WriteConcernError, commit.parse, reply, CONTEXT)
 
     def test_abort(self) -> None:
-        """An abort asks for nothing and hears nothing."""
+        """An abort asks for nothing; that other members do not know of it is an error, as it may be told again."""
         abort = AbortTransaction("session", WriteConcern())
         self.assertEqual((abort.database, abort.session, abort.retry), ("admin", "session", RetryKind.WRITE))
         self.assertEqual(abort.build(SERVER), {"abortTransaction": 1})
-        abort.parse({"ok": 1, "writeConcernError": {"code": 100}}, CONTEXT)
+        abort.parse({"ok": 1}, CONTEXT)
+        reply = {"ok": 1, "writeConcernError": {"code": 91, "errmsg": "x", "errorLabels": ["RetryableWriteError"]}}
+        self.assertRaises(WriteConcernError, abort.parse, reply, CONTEXT)
 
     def test_end_sessions(self) -> None:
         """endSessions names the sessions, without one of its own, to the primary if there is one."""

@@ -42,7 +42,7 @@ class EndingTests(SynchronousTestCase):
         self.assertEqual((abort.database, abort.session, abort.retry), ("admin", "session", RetryKind.WRITE))
         self.assertEqual(abort.build(SERVER), {"abortTransaction": 1})
         abort.parse({"ok": 1}, CONTEXT)
-        reply = {"ok": 1, "writeConcernError": {"code": 91, "errmsg": "x", "errorLabels": ["RetryableWriteError"]}}
+        reply = {"ok": 1, "writeConcernError": {"code": 64, "errmsg": "x", "errorLabels": ["RetryableWriteError"]}}
         self.assertRaises(WriteConcernError, abort.parse, reply, CONTEXT)
 
     def test_end_sessions(self) -> None:

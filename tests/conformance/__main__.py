@@ -98,7 +98,8 @@ class Collector(TestResult):
             report.failed += 1
             report.failures.append((name, text[:MESSAGE_LENGTH]))
         if outcome == "failed" or self._verbose:
-            print(f"{outcome}: {name}{': ' if text else ''}{text}", file=self._stream, flush=True)
+            seconds = time.monotonic() - self._began
+            print(f"{outcome} after {seconds:.1f} s: {name}{': ' if text else ''}{text}", file=self._stream, flush=True)
 
 
 def _name(test: Any) -> str:

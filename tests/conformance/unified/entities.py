@@ -189,6 +189,7 @@ class Makings:
     :ivar uri: names every member of the deployment.
     :ivar direct_uri: names one, for direct connections.
     :ivar pipelining: whether the clients may share their connections.
+    :ivar heartbeat_frequency_ms: of clients for which the case says nothing of it.
     :ivar make_bucket: makes a GridFS bucket of a database.
     :ivar make_transaction_options: makes the default options of a session's transactions.
     """
@@ -198,6 +199,7 @@ class Makings:
     direct_uri: str
     clock: Any
     pipelining: bool = True
+    heartbeat_frequency_ms: int | None = None
     make_bucket: Callable[..., Any] | None = None
     make_transaction_options: Callable[..., Any] = TransactionOptions
 
@@ -242,6 +244,8 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
         recorder.stored.append(StoredEvents(event_names(store["events"])))
         entities.add(store["id"], "bson", recorder.stored[-1].documents)
     options = _client_options(spec)
+    if makings.heartbeat_frequency_ms is not None:
+        options.setdefault("heartbeatFrequencyMS", makings.heartbeat_frequency_ms)
     uri = makings.direct_uri if options.get("directConnection") else makings.uri
     client = ClientEntity(None, recorder)
     if "observeLogMessages" in spec:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
+
+from tests.conformance.bookkeeping import features
 from tests.conformance.control import ControlLink
 from tests.conformance.deployment import Deployment
 from tests.conformance.loader import Case
@@ -18,6 +21,8 @@ from tests.conformance.unified.requirements import check_schema_version
 
 __all__ = ["CaseRun"]
 
+#: The least that drivers allow. After many a fail point the next heartbeat finds the server again, whenever that is.
+QUICK_HEARTBEAT_MS = 500
 #: Failures of killAllSessions that do not matter: Interrupted, Unauthorized.
 IGNORED_KILL_FAILURES = (11601, 13)
 
@@ -46,6 +51,8 @@ class CaseRun:
         self._deployment = deployment
         self._control: ControlLink | None = None
         self._makings = makings
+        if "operation:failPoint" in features(case):
+            self._makings = attrs.evolve(makings, heartbeat_frequency_ms=QUICK_HEARTBEAT_MS)
 
     @property
     def control(self) -> ControlLink:

@@ -81,8 +81,11 @@ class FakeCollection:
 class FakeClient:
     """A client; its databases and collections are one and the same."""
 
-    def __init__(self, uri: str, *, event_listeners: list[Any], pipelining: bool, server: FakeServer) -> None:
+    def __init__(
+        self, uri: str, *, event_listeners: list[Any], pipelining: bool, server: FakeServer, **options: Any
+    ) -> None:
         self.server = server
+        self.options = options
         self.listeners = event_listeners
         self.error: Exception | None = None
         self.disconnected = 0
@@ -297,6 +300,15 @@ class SpecialTests(RunnerTestCase):
         self.server.commands.clear()
         self.fails(fail_point, {**INSERT, "expectResult": None})
         self.assertIn(off, self.server.commands)
+
+    def test_quick_heartbeat(self) -> None:
+        """Clients of a case with fail points find a server soon again, unless the case says how soon."""
+        fail_point = special("failPoint", client="client0", failPoint={"configureFailPoint": "x", "mode": "off"})
+        own = {"client": {"id": "client1", "uriOptions": {"heartbeatFrequencyMS": 10_000}}}
+        self.passes(special("createEntities", entities=[own]), fail_point)
+        self.assertEqual([client.options.get("heartbeatFrequencyMS") for client in self.clients], [500, 10_000])
+        self.passes()
+        self.assertEqual(self.clients[-1].options, {})
 
     def test_collection_exists(self) -> None:
         """Whether a collection exists the runner asks by itself."""

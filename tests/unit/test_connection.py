@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bson.codec_options import CodecOptions
+from bson.timestamp import Timestamp
 from pymongo import monitoring
 from pymongo.driver_info import DriverInfo
 from pymongo.read_concern import ReadConcern
@@ -39,6 +40,7 @@ from txmongo.errors import (
     ServerSelectionTimeoutError,
 )
 from txmongo.protocol import MongoProtocol
+from txmongo.sessions import SessionOptions
 from txmongo.testing import Behaviour, FakeServer
 
 MEMBER = {"setName": "rs", "hosts": ["a.example:27017", "b.example:27017"], "setVersion": 1}
@@ -544,3 +546,118 @@ class SrvTests(ClientCase):
         self.assertEqual(client.options.seeds, (("fake.example.com", 27017),))
         hellos = [command.document for command in self.server.received if "client" in command.document]
         self.assertTrue(all("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))
+
+
+class SessionTests(ClientCase):
+    """Sessions, and their end with the client's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.servers["fake.example"] = FakeServer(hello={"logicalSessionTimeoutMinutes": 30})
+
+    def test_start(self) -> None:
+        """A session is started at the call, with the options of PyMongo, and sends nothing."""
+        client = self.client()
+        session = client.start_session(snapshot=True, snapshot_time=Timestamp(5, 1), default_timeout_ms=7)
+        self.assertIs(session.client, client)
+        self.assertEqual(session.options, SessionOptions(None, None, True, Timestamp(5, 1), 7))
+        self.assertTrue(client.start_session().options.causal_consistency)
+        self.assertFalse(client.start_session(False).options.causal_consistency)
+        self.assertEqual(self.server.received, [])
+
+    def test_options(self) -> None:
+        """All options may come in one object, as in TxMongo; not twice."""
+        client = self.client()
+        options = SessionOptions(snapshot=True)
+        self.assertIs(client.start_session(options=options).options, options)
+        self.assertIs(client.start_session(options).options, options)
+        self.assertRaises(ConfigurationError, client.start_session, snapshot=True, options=options)
+        self.assertRaises(ConfigurationError, client.start_session, True, options=options)
+        wrong: Any = {}
+        self.assertRaises(TypeError, client.start_session, options=wrong)
+
+    def test_inherited(self) -> None:
+        """Transactions have the client's concerns and read preference, unless there are others."""
+        client = self.client(w=3, readConcernLevel="majority", readPreference="nearest")
+        session = client.start_session()
+        session.start_transaction()
+        options = session.transaction.options
+        self.assertEqual(
+            (options.write_concern, options.read_concern, options.read_preference),
+            (WriteConcern(w=3), ReadConcern("majority"), client.read_preference),
+        )
+
+    def test_passed_on(self) -> None:
+        """The client's own methods are done in a session that they are given."""
+        self.server.answer("listDatabases", {"databases": []})
+        self.server.answer("dropDatabase", {})
+        self.server.answer("buildinfo", {})
+        client = self.client()
+        session = client.start_session()
+        self.result(client.list_databases(session))
+        self.result(client.list_database_names(session))
+        self.result(client.drop_database("test", session))
+        self.result(client.server_info(session))
+        names = ("listDatabases", "dropDatabase", "buildinfo")
+        sent = [command["lsid"] for name in names for command in self.server.commands(name)]
+        self.assertEqual(sent, [session.session_id] * 4)
+
+    def test_cluster_time(self) -> None:
+        """The client keeps the highest time of the cluster that it was told."""
+        client = self.client()
+        self.assertIsNone(client.cluster_time)
+        times = [{"clusterTime": Timestamp(seconds, 1), "signature": {}} for seconds in (5, 7, 6)]
+        self.server.answer("ping", *({"$clusterTime": time} for time in times))
+        for _ in times:
+            self.result(client.test.command("ping"))
+        self.assertEqual(client.cluster_time, times[1])
+
+    def test_ended(self) -> None:
+        """The server hears which sessions are over, in a command without one, before the client is disconnected."""
+        client = self.client()
+        session = client.start_session()
+        self.result(client.test.command("ping", session=session))
+        self.result(client.test.command("ping"))
+        self.successResultOf(session.end_session())
+        used = [command["lsid"] for command in self.server.commands("ping")]
+        self.assertEqual(len({lsid["id"] for lsid in used}), 2)
+        self.result(client.disconnect())
+        [command] = self.server.commands("endSessions")
+        self.assertEqual((command["endSessions"], command["$db"]), (used[::-1], "admin"))
+        self.assertNotIn("lsid", command)
+        self.assertRaises(InvalidOperation, client.start_session)
+
+    def test_no_answer(self) -> None:
+        """The answer is waited for no longer than a second, by everyone who asked for the end."""
+        self.server.answer("endSessions", Behaviour.FALL_SILENT)
+        client = self.client()
+        self.result(client)
+        first, second = client.disconnect(), client.disconnect()
+        self.turn()
+        self.assertNoResult(first)
+        self.failureResultOf(client.test.command("ping"), InvalidOperation)
+        self.clock.advance(1)
+        self.turn()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.successResultOf(client.disconnect())
+        self.assertEqual(self.server.connections, 0)
+
+    def test_refused(self) -> None:
+        """That the server refuses it changes nothing."""
+        self.server.answer("endSessions", {"ok": 0, "code": 13, "errmsg": "no"})
+        client = self.client()
+        self.result(client)
+        self.assertIsNone(self.result(client.disconnect()))
+
+    def test_no_server(self) -> None:
+        """Nothing is waited for when no server is known that could be told."""
+        client = self.client()
+        self.result(client)
+        self.server.hang_up()
+        self.servers["fake.example"] = FakeServer({"isMaster": Behaviour.FALL_SILENT, "hello": Behaviour.FALL_SILENT})
+        self.turn()
+        ended = client.disconnect()
+        self.turn()
+        self.successResultOf(ended)
+        self.assertEqual(self.server.commands("endSessions"), [])

@@ -179,6 +179,19 @@ class ExampleTests(TestCase):
         self.assertNotIn("txmongo_quickstart", [database["name"] for database in left["databases"]])
 
 
+    async def test_transactions(self) -> None:
+        """Without $MONGODB_URI it starts a replica set; no money comes or goes, however often transactions meet."""
+        printed = await run_python(str(ROOT / "examples" / "transactions.py"))
+        for line in (
+            "After 30: alice has 70, bob has 30\nAfter 1000: alice has 70, bob has 30\n",
+            "A conflict: code 112, may be tried again: True\n",
+            "After 20 transfers at once: alice has 49, bob has 51\n",
+            "After an abort: alice has 49\n",
+        ):
+            self.assertIn(line, printed)
+        self.assertTrue(printed.endswith("The throw-away replica set is gone\n"), printed)
+
+
 class BlockTests(TestCase):
     """How code is found on a page."""
 

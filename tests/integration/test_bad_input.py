@@ -224,7 +224,7 @@ class CallTests(BadInputCase):
             (TypeError, client.drop_database, (5,)),
         ):
             self.assertRaises(kind, method, *arguments)
-        self.assertRaises(InvalidOperation, things.find, session=object())
+        self.assertRaises(ValueError, things.find, session=object())
         self.assertRaises(TypeError, things.no_such_method)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 from bson import decode_all
@@ -10,7 +11,6 @@ from pymongo import CursorType
 from twisted.internet import defer, reactor, task
 
 from tests.integration.servers import CollectionTestCase
-from txmongo._ops.server_cursor import ServerCursor
 from txmongo.cursor import Cursor
 from txmongo.errors import CursorNotFound, ExecutionTimeout, InvalidOperation, OperationFailure
 
@@ -268,11 +268,14 @@ class LeftoverTests(CursorCase):
 
     async def test_collected(self) -> None:
         """Used cursors leave no objects behind."""
-        await self.things.find(batch_size=100)
-        await self.opened()
+        listed: Any = self.things.find(batch_size=100)
+        await listed
+        opened: Any = await self.opened()
+        cursors = [weakref.ref(listed), weakref.ref(opened)]
+        del listed, opened
         await task.deferLater(reactor, 0)  # until here the stack of the last batch is below us
         gc.collect()
-        self.assertEqual([each for each in gc.get_objects() if isinstance(each, ServerCursor)], [])
+        self.assertEqual([cursor() for cursor in cursors], [None, None])
 
 
 class TailableTests(CursorCase):

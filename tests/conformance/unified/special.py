@@ -20,8 +20,8 @@ from tests.conformance.unified.waiting import settle, sleep, within
 
 __all__ = ["SpecialContext", "run_special"]
 
-#: Seconds. A monitor that streams meets a fail point for hello only when its awaitable hello ends, which takes 10.
-EVENT_TIMEOUT = 15.0
+#: Seconds, as the format says.
+EVENT_TIMEOUT = 10.0
 
 
 class SpecialContext(Protocol):

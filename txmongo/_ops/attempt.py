@@ -214,27 +214,41 @@ class Attempt(CheckOut):
         if self._copy is not None:
             self._drop_copy()
         assert self.server is not None
+        result, failure = None, None
+        try:
+            result = self._read(reply)
+        except Exception:
+            failure = current_failure()
+        # Only now: who has waited for the connection finds the session free that this operation used.
         self.server.pool.check_in(self, abandoned=self.abandoned)
         if self._sent is not None:
             self._publish_succeeded(reply)
-        return self._answered(reply)
+        return result if failure is None else self._not_read(failure)
 
-    def _answered(self, reply: Mapping[str, Any] | None) -> Any:
+    def _read(self, reply: Mapping[str, Any] | None) -> Any:
         """The operation's result for a reply that is ok, from whichever connection it came."""
         sessions, use = self._owner.sessions, self.use
         if use is not None and reply is not None:
             sessions.answered(use, reply)
-        try:
-            result = self.operation.parse(reply, self)
-        except Exception as error:
-            failure = current_failure()
-            if isinstance(error, NotPrimaryError) and self.server is not None and self.connection is not None:
-                # A write concern error in a reply that is ok may say that the primary stepped down.
-                self._owner.failed_on(self.server, self.connection, error)
-            return self._owner.after_failure(self, failure, Stage.COMMAND)
+        result = self.operation.parse(reply, self)
         if use is not None:
             sessions.end(use)
         return result
+
+    def _not_read(self, failure: Failure) -> Any:
+        """The reply was ok, and yet says of a failure."""
+        error = failure.value
+        if isinstance(error, NotPrimaryError) and self.server is not None and self.connection is not None:
+            # A write concern error in a reply that is ok may say that the primary stepped down.
+            self._owner.failed_on(self.server, self.connection, error)
+        return self._owner.after_failure(self, failure, Stage.COMMAND)
+
+    def _answered(self, reply: Mapping[str, Any] | None) -> Any:
+        """The second copy was answered after the connection of the first was lost."""
+        try:
+            return self._read(reply)
+        except Exception:
+            return self._not_read(current_failure())
 
     def _failed(self, failure: Failure) -> Any:
         error: Any = failure.value

@@ -147,8 +147,21 @@ class ImplicitSessionTests(RetryingCase):
                     wire.answer(OK)
         for each in waiting:
             self.successResultOf(each)
+        # Who gets a connection that somebody gives back finds that one's session free.
         self.assertEqual(len(set(lsids)), len(self.wires))
         self.idle(len(self.wires))
+
+    def test_handed_on(self) -> None:
+        """On one connection, used by one operation at a time, one is enough, however many operations wait."""
+        self.make(maxPoolSize=1, pipelining=False)
+        waiting = [self.executor.execute(Write("db")) for _ in range(5)]
+        lsids = set()
+        for each in waiting:
+            lsids.add(self.sent()["lsid"]["id"])
+            self.answer(OK)
+            self.successResultOf(each)
+        self.assertEqual(len(lsids), 1)
+        self.idle()
 
     def test_one_after_another(self) -> None:
         """Operations that follow one another use the same one."""

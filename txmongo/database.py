@@ -285,7 +285,7 @@ class Database(Generic[DocumentType]):
         """Run any command that makes a cursor, and go through what it finds.
 
         :param command: and most other arguments: see :meth:`command`.
-        :param comment: goes with the command and with the requests for further batches.
+        :param comment: any BSON value, for the requests for further batches; the command's own is a field of it.
         :param max_await_time_ms: milliseconds for which the server waits for data in each further batch; for commands
             with ``tailable`` and ``awaitData``.
         :returns: a :class:`~txmongo.cursor.CommandCursor`; the command is sent on its first use. It fails with
@@ -296,8 +296,6 @@ class Database(Generic[DocumentType]):
         check_session(session, self._sessions)
         if max_await_time_ms is not None:
             check_count("max_await_time_ms", max_await_time_ms)
-        if comment is not None:
-            kwargs["comment"] = comment
         operation = RunCursorCommand(
             self._name,
             command_document(command, value, kwargs),

@@ -210,13 +210,13 @@ class CommandTests(DatabaseCase):
         self.assertEqual(self.executor.commands, [])
 
     def test_cursor_command(self) -> None:
-        """A command that makes a cursor is a cursor."""
+        """A command that makes a cursor is a cursor; the comment is that of the requests for further batches."""
         cursor = self.database.cursor_command("find", "things", filter={}, comment="c", max_await_time_ms=5)
         self.assertIsInstance(cursor, CommandCursor)
         self.assertEqual(self.executor.commands, [])
         results: list[Any] = []
         cursor.batch_size(2).addCallback(results.append)
-        self.assertEqual(self.sent(), {"find": "things", "filter": {}, "comment": "c"})
+        self.assertEqual(self.sent(), {"find": "things", "filter": {}})
         self.executor.first_batch({"_id": 1}, cursor_id=7)
         self.assertEqual(
             self.sent(), {"getMore": 7, "collection": "things", "batchSize": 2, "maxTimeMS": 5, "comment": "c"}

@@ -19,7 +19,17 @@ from tests.conformance.unified.matcher import type_name
 from tests.conformance.unified.waiting import settle, within
 from txmongo.sessions import TransactionOptions
 
-__all__ = ["ClientEntity", "Connect", "EntityMap", "SessionEntity", "ThreadEntity", "create_entity", "event_names"]
+__all__ = [
+    "ClientEntity",
+    "Connect",
+    "DriverObject",
+    "EntityMap",
+    "Makings",
+    "SessionEntity",
+    "ThreadEntity",
+    "create_entity",
+    "event_names",
+]
 
 
 class Connect(Protocol):
@@ -66,6 +76,14 @@ class SessionEntity:
     async def end(self) -> None:
         """End the session."""
         await settle(self.driver.end_session())
+
+
+@attrs.frozen
+class DriverObject:
+    """A result that is an object of the driver, and its kind as an entity."""
+
+    kind: str
+    driver: Any
 
 
 class ThreadEntity:
@@ -128,6 +146,9 @@ class EntityMap:
 
         :raises FormatError: it is of no kind that may be stored.
         """
+        if isinstance(value, DriverObject):
+            self.add(name, value.kind, value.driver)
+            return
         kind = next((kind for kind, classes in CLASSES.items() if isinstance(value, classes)), None)
         if kind is None:
             if value is None:

@@ -93,6 +93,7 @@ class EventRecorder:
     :ivar checked_out: how many connections are checked out.
     :ivar topology: the newest topology description.
     :ivar topology_ids: of the topology listened to.
+    :ivar under_way: ids of the requests that were started and have not ended.
     :ivar ready: how many connections became ready, by address.
     :ivar recording: whether new events are recorded.
     """
@@ -105,6 +106,7 @@ class EventRecorder:
     checked_out: int = 0
     topology: Any = None
     topology_ids: set[Any] = attrs.field(factory=set)
+    under_way: set[int] = attrs.field(factory=set)
     ready: Counter[Any] = attrs.field(factory=Counter)
     recording: bool = True
     _redacted: set[int] = attrs.field(factory=set)
@@ -169,6 +171,10 @@ class EventRecorder:
         if isinstance(event, monitoring.TopologyOpenedEvent):
             self.topology_ids.add(event.topology_id)
         match event:
+            case monitoring.CommandStartedEvent():
+                self.under_way.add(event.request_id)
+            case monitoring.CommandSucceededEvent() | monitoring.CommandFailedEvent():
+                self.under_way.discard(event.request_id)
             case monitoring.ConnectionCheckedOutEvent():
                 self.checked_out += 1
             case monitoring.ConnectionCheckedInEvent():

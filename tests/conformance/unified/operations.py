@@ -14,7 +14,7 @@ from pymongo.driver_info import DriverInfo
 
 from tests.conformance.unified.arguments import convert, convert_for_update, hex_bytes, snake_case, take
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
-from tests.conformance.unified.entities import ClientEntity, EntityMap, SessionEntity
+from tests.conformance.unified.entities import ClientEntity, DriverObject, EntityMap, SessionEntity
 from tests.conformance.unified.failures import FormatError
 from tests.conformance.unified.results import result_document
 from tests.conformance.unified.waiting import settle
@@ -95,9 +95,9 @@ async def _watch(context: OperationContext, watched: Any, keywords: dict[str, An
     return ChangeStreamEntity(stream)
 
 
-async def _create_collection(context: OperationContext, database: Any, keywords: dict[str, Any]) -> None:
+async def _create_collection(context: OperationContext, database: Any, keywords: dict[str, Any]) -> DriverObject:
     # The look whether it is there would be one more command than the cases expect.
-    await settle(database.create_collection(check_exists=False, **keywords))
+    return DriverObject("collection", await settle(database.create_collection(check_exists=False, **keywords)))
 
 
 async def _create_index(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
@@ -116,20 +116,14 @@ async def _run_cursor_command(context: OperationContext, database: Any, keywords
 
 
 async def _cursor_command(database: Any, keywords: dict[str, Any]) -> Any:
-    """The cursor of a command; the options of its getMores are set on it."""
+    """The cursor of a command; batch size, time limit and comment are those of its getMores."""
     keywords.pop("command_name", None)
-    of_get_more = {
-        "batch_size": keywords.pop("batch_size", None),
-        "max_await_time_ms": keywords.pop("max_time_ms", None),
-        "comment": keywords.pop("comment", None),
-    }
+    keywords.pop("cursor_type", None)  # the command says it too
+    batch_size = keywords.pop("batch_size", None)
+    if "max_time_ms" in keywords:
+        keywords["max_await_time_ms"] = keywords.pop("max_time_ms")
     cursor = database.cursor_command(keywords.pop("command"), **keywords)
-    if hasattr(cursor, "addCallbacks") and not hasattr(cursor, "next_batch"):
-        cursor = await cursor
-    for name, value in of_get_more.items():
-        if value is not None:
-            getattr(cursor, name)(value)
-    return cursor
+    return cursor if batch_size is None else cursor.batch_size(batch_size)
 
 
 async def _run_command(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:

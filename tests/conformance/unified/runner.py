@@ -18,11 +18,15 @@ from tests.conformance.unified.failures import FormatError, Mismatch
 from tests.conformance.unified.logs import match_messages
 from tests.conformance.unified.matcher import UNSET, Matcher
 from tests.conformance.unified.requirements import check_schema_version
+from tests.conformance.unified.waiting import sleep
 
 __all__ = ["CaseRun"]
 
 #: The least that drivers allow. After many a fail point the next heartbeat finds the server again, whenever that is.
 QUICK_HEARTBEAT_MS = 500
+#: Seconds: how long commands may take that nobody waits for, and how often to look.
+SETTLING_TIME = 1.0
+PAUSE = 0.01
 #: Failures of killAllSessions that do not matter: Interrupted, Unauthorized.
 IGNORED_KILL_FAILURES = (11601, 13)
 
@@ -151,6 +155,7 @@ class CaseRun:
         for thread in self.entities.of_kind("thread"):
             await thread.wait(self.clock)
         for client in self.entities.of_kind("client"):
+            await self._until_settled(client)
             client.stop_listening()
         await self._switch_fail_points_off()
         for expected in self.case.test.get("expectEvents", []):
@@ -163,6 +168,12 @@ class CaseRun:
         if "outcome" in self.case.test:
             await self._find_primary()
             await data.check_outcome(self.control, self.case.test["outcome"])
+
+    async def _until_settled(self, client: entities.ClientEntity) -> None:
+        """Wait a little for the end of commands that the driver sent for itself, such as killCursors."""
+        give_up_at = self.clock.seconds() + SETTLING_TIME
+        while client.recorder.under_way and self.clock.seconds() < give_up_at:
+            await sleep(self.clock, PAUSE)
 
     def _check_events(self, expected: Mapping[str, Any]) -> None:
         unknown = set(expected) - {"client", "events", "eventType", "ignoreExtraEvents"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,12 +91,16 @@ class FakeClient:
         self.error: Exception | None = None
         self.disconnected = 0
 
-    def publish(self, name: str, command: dict[str, Any]) -> None:
-        """Tell the listeners of a command."""
-        event = monitoring.CommandStartedEvent(command, "db", 1, ADDRESS, 1)
+    def publish(self, name: str, command: dict[str, Any], ends: bool = True) -> None:
+        """Tell the listeners of a command, and of its end."""
+        started = monitoring.CommandStartedEvent(command, "db", 1, ADDRESS, 1)
+        duration = datetime.timedelta(0)
+        succeeded = monitoring.CommandSucceededEvent(duration, {"ok": 1}, name, 1, ADDRESS, 1, database_name="db")
         for listener in self.listeners:
             if isinstance(listener, monitoring.CommandListener):
-                listener.started(event)
+                listener.started(started)
+                if ends:
+                    listener.succeeded(succeeded)
 
     def get_database(self, name: str) -> FakeClient:
         """Itself."""
@@ -279,6 +284,19 @@ class EventTests(RunnerTestCase):
         self.clock.advance(0.2)
         self.failureResultOf(done, Mismatch)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_under_way(self) -> None:
+        """A command that is under way after the last operation is waited for, but not for long."""
+        wait = special("wait", ms=500)
+        for seconds in (0.6, 1.6):
+            done = self.begin(self.case(wait))[1]
+            self.clients[-1].publish("killCursors", {"killCursors": "c"}, ends=False)
+            self.clock.advance(0.5)
+            self.assertNoResult(done)
+            if seconds < 1:
+                self.clients[-1].publish("killCursors", {"killCursors": "c"})
+            self.clock.pump([0.05] * round((seconds - 0.5) / 0.05))
+            self.successResultOf(done)
 
     def test_count(self) -> None:
         """The number of events so far is compared."""

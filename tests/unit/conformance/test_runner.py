@@ -277,6 +277,7 @@ class EventTests(RunnerTestCase):
         self.passes(INSERT, wait)
         done = self.begin(self.case(wait))[1]
         self.clients[-1].publish("find", {"find": "c"})
+        self.clock.advance(0.01)
         self.successResultOf(done)
         done = self.begin(self.case(wait))[1]
         self.clock.advance(9.9)

@@ -178,7 +178,6 @@ class ExampleTests(TestCase):
         left = await mongod.command("admin", {"listDatabases": 1, "nameOnly": True})
         self.assertNotIn("txmongo_quickstart", [database["name"] for database in left["databases"]])
 
-
     async def test_transactions(self) -> None:
         """Without $MONGODB_URI it starts a replica set; no money comes or goes, however often transactions meet."""
         printed = await run_python(str(ROOT / "examples" / "transactions.py"))
@@ -189,6 +188,14 @@ class ExampleTests(TestCase):
             "After an abort: alice has 49\n",
         ):
             self.assertIn(line, printed)
+        self.assertTrue(printed.endswith("The throw-away replica set is gone\n"), printed)
+
+    async def test_failover(self) -> None:
+        """The failover example loses two primaries and no write."""
+        printed = await run_python(str(ROOT / "examples" / "failover.py"))
+        for line in ("When the primary stepped down", "When the next primary was killed"):
+            self.assertRegex(printed, rf"{line}: the longest pause was \d+\.\d\d s, 0 operations failed\n")
+        self.assertRegex(printed, r"Lost: 0\nDone twice: 0\nAcknowledged: \d\d+ orders\n")
         self.assertTrue(printed.endswith("The throw-away replica set is gone\n"), printed)
 
 

@@ -22,10 +22,9 @@ from txmongo._cmap.connector import Connector
 from txmongo._cmap.pool import Pool
 from txmongo._settings import parse_settings
 from txmongo._testing.den import wait_until
-from txmongo._testing.fault_proxy import FaultProxy
 from txmongo.connection import ConnectionPool
 from txmongo.errors import AutoReconnect, OperationFailure, PyMongoError
-from txmongo.testing import Mongod, ReplicaSet
+from txmongo.testing import FaultProxy, Mongod, ReplicaSet
 from txmongo.types import Address
 
 #: How many writes are in flight all the time, and how many reads.

@@ -266,22 +266,22 @@ def _beginning(value: Any, room: int) -> tuple[Any, int]:
     What a part takes is estimated too low, never too high: what is left out then is beyond the room.
     """
     if isinstance(value, Mapping):
-        room -= 2
+        room -= 1
         document = {}
         for key, item in value.items():
             if room <= 0:
                 break
             document[key], room = _beginning(item, room - len(key) - 4)
-        return document, room
+        return document, room - 1
     if isinstance(value, list | tuple):
-        room -= 2
+        room -= 1
         array = []
         for item in value:
             if room <= 0:
                 break
             shown, room = _beginning(item, room)
             array.append(shown)
-        return array, room
+        return array, room - 1
     if type(value) is str:
         shown = value if len(value) <= room else value[: max(room, 0)]
         return shown, room - len(shown) - 2

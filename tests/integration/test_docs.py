@@ -216,5 +216,15 @@ class BlockTests(TestCase):
     def test_every_page(self) -> None:
         """The README and every page of the guide have code to run."""
         with_code = {page.stem for page in PAGES if any(blocks_of(page))}
-        guide = {"quickstart", "connecting", "writing", "queries", "cursors", "indexes", "sessions", "testing"}
+        guide = {
+            "quickstart",
+            "connecting",
+            "writing",
+            "queries",
+            "cursors",
+            "indexes",
+            "logging",
+            "sessions",
+            "testing",
+        }
         self.assertLessEqual({"README", *guide}, with_code)

@@ -304,7 +304,7 @@ class StandaloneTests(CollectionTestCase):
             session.start_transaction()
             error = await self.failure(self.things.insert_one({}, session=session), OperationFailure)
             self.assertEqual(error.code, 20)
-            self.assertIn("Transaction numbers are only allowed on a replica set member or mongos", str(error))
+            self.assertTrue(str(error).startswith("Transaction numbers are only allowed on a replica set"), error)
             await session.abort_transaction()
             await self.things.insert_one({}, session=session)
             self.assertNotIn("txnNumber", self.commands.sent[-1])

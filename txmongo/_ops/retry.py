@@ -332,7 +332,7 @@ def decide(
     overload = _has_label(error, OVERLOADED)
     counts = not _is_free(failed, history, policy, now)
     seen = History(
-        error=_to_raise(failed, history),
+        error=_to_raise(failed, history, subject),
         attempts=history.attempts + counts,
         since=history.since if history.error is not None else now,
         overloaded=history.overloaded or overload,
@@ -391,13 +391,13 @@ def _is_open(gate: Gate, policy: RetryPolicy) -> bool:
     return reads and writes
 
 
-def _to_raise(failed: FailedAttempt, history: History) -> BaseException:
+def _to_raise(failed: FailedAttempt, history: History, subject: Subject) -> BaseException:
     """Which of the errors so far tells the caller most: the last one, unless it says that nothing was done or tried."""
     error = failed.error
     tells_nothing = failed.stage is not Stage.COMMAND or _has_label(error, NO_WRITES_PERFORMED)
     if history.error is not None and tells_nothing:
         return history.error
-    return _actionable(error)
+    return error if subject.in_transaction else _actionable(error)
 
 
 def _actionable(error: BaseException) -> BaseException:

@@ -298,12 +298,14 @@ class WriteTests(SynchronousTestCase):
         self.assertFalse(judge(AutoReconnect("lost"), WRITE, now=5.0, deadline=Deadline(5.0)).again)
 
     def test_old_storage_engine(self) -> None:
-        """A deployment without retryable writes is met with advice."""
+        """A deployment without retryable writes is met with advice, but not one without transactions."""
         error = error_from_reply({"ok": 0, "code": 20, "errmsg": "Transaction numbers are only allowed on..."})
         assert error is not None
         raised: Any = judge(error, WRITE).error
         self.assertIn("retryWrites=false", str(raised))
         self.assertEqual((raised.code, raised.details["ok"]), (20, 0))
+        in_transaction = Subject(kind=RetryKind.WRITE, gate=Gate.WRITES, in_transaction=True)
+        self.assertIs(judge(error, in_transaction).error, error)
         other = answer(20)
         self.assertIs(judge(other, WRITE).error, other)
 

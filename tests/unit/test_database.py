@@ -7,6 +7,7 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.dbref import DBRef
+from bson.int64 import Int64
 from bson.son import SON
 from pymongo.collation import Collation
 from pymongo.read_concern import ReadConcern
@@ -14,7 +15,8 @@ from pymongo.read_preferences import Nearest, ReadPreference, Secondary
 from pymongo.write_concern import WriteConcern
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.reading import held_database
+from tests.unit.reading import held_database, session_of
+from txmongo._ops.transaction_state import Settled
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
@@ -301,6 +303,16 @@ class CollectionTests(DatabaseCase):
         self.assertEqual(self.sent(), {"create": "things"})
         self.executor.fail(OperationFailure("already exists", 48))
         self.failureResultOf(created, OperationFailure)
+
+    def test_create_in_session(self) -> None:
+        """In a session the look before is part of it; in a transaction the server decides."""
+        session = session_of(self.executor.sessions)
+        self.database.create_collection("things", session=session)
+        self.executor.first_batch(namespace="test.$cmd.listCollections")
+        session.transaction.start(Settled(), Int64(1))
+        self.database.create_collection("others", session=session)
+        self.assertEqual(self.executor.names(), ["listCollections", "create", "create"])
+        self.assertEqual([operation.session for operation in self.executor.operations], [session] * 3)
 
     def test_create_old(self) -> None:
         """TxMongo's options come as a dict, by place or by name."""

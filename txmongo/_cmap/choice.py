@@ -42,10 +42,10 @@ UNKNOWN_SERVICE_TIME = 0.00025
 #: Seconds, the least that is believed of a service time.
 LEAST_SERVICE_TIME = 0.00005
 
-#: What the moving average of service times gives to a new value. A shorter one counts for more: this process's own
-#: delays make a measured time longer and never shorter.
+#: What the moving average of service times gives to a new value. A shorter one counts for much more: the delays of this
+#: process make a measured time longer and never shorter, and of replies that are read together only the first has one.
 _WEIGHT_OF_SHORTER = 0.25
-_WEIGHT_OF_LONGER = 0.05
+_WEIGHT_OF_LONGER = 0.03
 
 #: Seconds of expected wait below which sharing is better than another connection, for a server close by.
 _SHARE_LIMIT = 0.001

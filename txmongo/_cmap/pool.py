@@ -125,6 +125,7 @@ class Pool:
         )
         self._watch = Watch(
             clock,
+            queue=self._queue,
             busy=self._busy,
             stalled=self._stalled,
             silent=self._silent,
@@ -272,6 +273,8 @@ class Pool:
         deferred: Deferred[Connection] = Deferred(partial(self._waiter_cancelled, request))
         waiter = Waiter(request, now, deferred)
         self.operation_count += 1
+        if not self._queue:
+            self._watch.hurry()
         self._queue.append(waiter)
         self._set_calm()
         self._set_time_limit(waiter, deadline)

@@ -1,7 +1,7 @@
 """The one delayed call over the busy connections of a pool: it finds those that are stalled, and those that are silent.
 
-What is then done about them is the pool's. It also finds how late the reactor is: a busy one sees a reply only when it
-comes round to that socket, and without knowing that, the pool would take its own delay for the server's.
+What is then done about them is the pool's. It also finds how long the reactor takes to come round once: a busy one sees
+a reply only when it comes to that socket, and without knowing that, the pool would take its own delay for the server's.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmongo._cmap.choice import Limits, is_stalled
 from txmongo._cmap.connection import Connection
+from txmongo._cmap.wait_queue import WaitQueue
 
 __all__ = ["Watch"]
 
-#: Seconds between two looks, at the least.
+#: Seconds between two looks, at the least, and at the most while requests wait for a connection.
 _LEAST_INTERVAL = 0.001
+_CROWDED_INTERVAL = 0.005
 
-#: Seconds by which delayed calls are late when the reactor has nothing to do: it waits for whole milliseconds.
-_TIMER_GRAIN = 0.001
-
-#: What the moving average of the lag gives to a new value, and seconds, the most that is believed of one.
-_LAG_WEIGHT = 0.2
+#: What the moving average of the lag gives to a greater and to a smaller new value, and seconds, the most that is
+#: believed of one. Too small a lag opens connections that nobody needs, too great a one does little harm.
+_WEIGHT_OF_GREATER = 0.5
+_WEIGHT_OF_SMALLER = 0.1
 _GREATEST_LAG = 0.05
 
 
@@ -31,7 +32,7 @@ class Watch:
     """Looks after the busy connections while there is something to find: several requests in flight, or a time limit.
 
     :ivar limits: the bounds that hold for now.
-    :ivar lag: seconds that the reactor needs to come round, by how late this delayed call was of late.
+    :ivar lag: seconds that the reactor takes to come round once, on average of late.
     :ivar call: the delayed call, ``None`` while none is needed.
     """
 
@@ -39,12 +40,14 @@ class Watch:
         self,
         clock: IReactorTime,
         *,
+        queue: WaitQueue,
         busy: Callable[[], Collection[Connection]],
         stalled: Callable[[Connection, float], None],
         silent: Callable[[Connection], None],
         socket_timeout: float | None,
     ) -> None:
         """
+        :param queue: the requests that wait for a connection.
         :param busy: the connections on which something is in flight.
         :param stalled: called with each stalled one, and the time, as long as it is.
         :param silent: called with each on which nothing came for ``socket_timeout`` seconds.
@@ -52,9 +55,10 @@ class Watch:
         self.limits = Limits()
         self.lag = 0.0
         self._rtt = 0.0
-        self._due_at = 0.0
+        self._looked_at = 0.0
         self.call: IDelayedCall | None = None
         self._clock = clock
+        self._queue = queue
         self._busy = busy
         self._stalled = stalled
         self._silent = silent
@@ -69,13 +73,22 @@ class Watch:
         """See to it that what is in flight now is looked after; called only while ``call`` is ``None``."""
         now = self._clock.seconds()
         busy = self._busy()
-        due = now + self.limits.stall if len(busy) > 1 else math.inf
+        due = math.inf
+        if len(busy) > 1:
+            due = now + self.limits.stall
+        if busy and self._queue:
+            due = now + _CROWDED_INTERVAL
         for connection in busy:
             due = min(due, self._due(connection, now))
         if due != math.inf:
-            wait = max(due - now, _LEAST_INTERVAL)
-            self._due_at = now + wait
-            self.call = self._clock.callLater(wait, self._look)
+            self.call = self._clock.callLater(max(due - now, _LEAST_INTERVAL), self._look)
+
+    def hurry(self) -> None:
+        """Requests begin to wait for a connection: find out soon how long the reactor takes."""
+        if self.call is None:
+            self.call = self._clock.callLater(_LEAST_INTERVAL, self._look)
+        elif self.call.getTime() > self._clock.seconds() + _CROWDED_INTERVAL:
+            self.call.reset(_CROWDED_INTERVAL)
 
     def stop(self) -> None:
         """Leave no delayed call behind."""
@@ -100,20 +113,15 @@ class Watch:
 
     def _look(self) -> None:
         """Whatever seems late may have been answered already, unread: judge when the reactor has come round once."""
-        self.call = None
-        now = self._clock.seconds()
-        # The call falls anywhere into a round, so it is late by half a round on average.
-        lag = 2 * max(0.0, now - self._due_at - _TIMER_GRAIN)
-        self.lag += (min(lag, _GREATEST_LAG) - self.lag) * _LAG_WEIGHT
-        self.limits = Limits.of(self._rtt, self.lag)
-        if any(self._is_silent(each, now) or self._is_stalled(each, now) for each in self._busy()):
-            self.call = self._clock.callLater(0, self._judge)
-        else:
-            self.arm()
+        self._looked_at = self._clock.seconds()
+        self.call = self._clock.callLater(0, self._judge)
 
     def _judge(self) -> None:
         self.call = None
         now = self._clock.seconds()
+        more = min(now - self._looked_at, _GREATEST_LAG) - self.lag
+        self.lag += more * (_WEIGHT_OF_GREATER if more > 0 else _WEIGHT_OF_SMALLER)
+        self.limits = Limits.of(self._rtt, self.lag)
         for connection in self._busy():
             if not connection.in_flight:
                 continue

@@ -225,7 +225,7 @@ class AverageTests(SynchronousTestCase):
     def test_shorter_counts_for_more(self) -> None:
         """A shorter time moves the average further than a longer one."""
         self.assertAlmostEqual(choice.next_average(0.004, 0.002), 0.0035)
-        self.assertAlmostEqual(choice.next_average(0.004, 0.006), 0.0041)
+        self.assertAlmostEqual(choice.next_average(0.004, 0.006), 0.00406)
 
     def test_floor(self) -> None:
         """What seems to have taken no time, or less, is taken for a little."""

@@ -427,6 +427,7 @@ class WaitingTests(PoolTestCase):
         self.wires.open()
         self.wires[0].reply()
         self.assertEqual(first.result, "answered")
+        self.pass_time(STALL)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_deadline(self) -> None:

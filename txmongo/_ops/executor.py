@@ -218,10 +218,12 @@ class Executor:
             return use.txn_number is not None
         # What the server was when it was selected: the failure may have made it Unknown by now.
         description = attempt.server_description
+        if description is None or not operation.acknowledged:
+            return False
+        if description.server_type == SERVER_TYPE.LoadBalancer:
+            return True
         return (
-            description is not None
-            and operation.acknowledged
-            and description.server_type != SERVER_TYPE.Standalone
+            description.server_type != SERVER_TYPE.Standalone
             and description.logical_session_timeout_minutes is not None
         )
 

@@ -10,7 +10,7 @@ from twisted.internet import defer
 
 from txmongo._testing.den import wait_until
 from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
-from txmongo.errors import OperationFailure, PyMongoError
+from txmongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
 HEARTBEAT_INTERVAL = 0.5
@@ -150,6 +150,10 @@ class ReplicaSet:
                 hello = await member.command("admin", {"hello": 1})
             except OperationFailure:
                 return False  # the root user has not been replicated to it yet
+            except AutoReconnect:
+                if not member.running:
+                    raise
+                return False  # it closes its connections before it undoes what the others have not
             return bool(hello["isWritablePrimary"] or hello["secondary"])
 
         return self._wait_until(ready, f"{member!r} became neither primary nor secondary", self._start_timeout)

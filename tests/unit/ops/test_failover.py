@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.ops.test_executor import Ping, Wire
+from tests.unit.ops.test_executor import ExecutorTestCase, Ping, Wire
 from tests.unit.sdam.fakes import A, B, Connections, primary, secondary
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.pool import Pool
@@ -148,3 +148,21 @@ class FailoverTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.clock.advance(0)
         self.failureResultOf(done, AutoReconnect)
+
+
+class LoadBalancedTests(ExecutorTestCase):
+    """Behind a load balancer, of which nothing is known but that it is one."""
+
+    def test_not_connected(self) -> None:
+        """A write for which no connection could be opened is tried again."""
+        self.slow_connects = True
+        self.description = StreamDescription(
+            max_wire_version=17, server_type=SERVER_TYPE.Mongos, logical_session_timeout_minutes=30
+        )
+        done = self.executor.execute(Write("test"))
+        self.connecting.pop(0).errback(AutoReconnect("refused"))
+        self.assertNoResult(done)
+        self.connecting.pop(0).callback(self.new_wire())
+        self.wires[0].read()
+        self.wires[0].answer(OK)
+        self.successResultOf(done)

@@ -177,7 +177,6 @@ class Connection:
             return ConnectionState.CLOSED
         return ConnectionState.IN_USE if self.in_flight else ConnectionState.AVAILABLE
 
-    @property
     def head_is_late(self) -> bool:
         """Whether the oldest request in flight was abandoned."""
         return bool(self.late) and next(iter(self.in_flight)) in self.late
@@ -189,9 +188,15 @@ class Connection:
                 return request
         return None
 
-    def recount(self) -> None:
-        """Add up what is expected of the requests in flight."""
-        self.expected_wait = sum(math.inf if request.exclusive else request.expected for request in self.in_flight)
+    def expect_less(self, request: CheckOut) -> None:
+        """Take a request that is no longer in flight out of :attr:`expected_wait`."""
+        if not self.in_flight:
+            self.expected_wait = 0.0
+        elif self.expected_wait == math.inf:
+            # It took nothing more because of one that was abandoned; that may be over.
+            self.expected_wait = sum(request.expected for request in self.in_flight)
+        else:
+            self.expected_wait -= request.expected
 
     def __repr__(self) -> str:
         count = len(self.in_flight)

@@ -539,7 +539,7 @@ class Pool:
                 self._unread_ahead -= 1
             else:
                 self._forget_unread()
-        connection.recount()
+        connection.expect_less(request)
 
     def _learn(self, request: CheckOut, connection: Connection) -> bool:
         """Learn from how long the server took for a request; returns whether there was a reply at all.
@@ -568,9 +568,14 @@ class Pool:
         """A connection has one request fewer."""
         if not connection.open:
             self._close_drained(connection)
-        elif not self._gives_up(connection, self._seconds()) and not connection.in_flight:
+            self._serve()
+            return
+        if connection.late and self._gives_up(connection, self._seconds()):
+            return
+        if not connection.in_flight:
             self._make_available(connection, connection.busy_since)
-        self._serve()
+        if self._queue:
+            self._serve()
 
     def _make_available(self, connection: Connection, now: float) -> None:
         connection.idle_since = now
@@ -704,7 +709,7 @@ class Pool:
 
         Until then nothing is added.
         """
-        if not connection.head_is_late or not choice.is_stalled(connection, self._watch.limits, now):
+        if not connection.head_is_late() or not choice.is_stalled(connection, self._watch.limits, now):
             return False
         if connection.live:
             connection.expected_wait = math.inf

@@ -1,8 +1,8 @@
 """``python -m tests.conformance [SUITE ...]``: run the specification tests and say what came of them.
 
 A suite is named by its folder or by the beginning of it: ``crud``, ``sessions``, ``unified-test-format/valid-pass``.
-Prints a table and writes ``conformance.json``. Ends with 1 if a case failed, if fewer cases of a suite ran than
-``floor.toml`` says, or if an entry of ``skips.toml`` or ``one_per_connection.toml`` covers no case.
+Prints a table and writes ``conformance.json``. Ends with 1 if a case failed or if fewer cases of a suite ran than
+``floor.toml`` says. The suites ``runner/...`` test the running itself.
 """
 
 from __future__ import annotations
@@ -24,15 +24,10 @@ from twisted.trial.reporter import TestResult
 from twisted.trial.runner import TestLoader, TrialRunner
 
 from tests.conformance import bookkeeping
-from tests.conformance.loader import PINNED, load_cases
+from tests.conformance.loader import PINNED
 from tests.conformance.report import SuiteReport, as_json, as_table, below_floor, totals
-from tests.conformance.suites import OWN_FORMATS, REUSE, UNIFIED, class_name
+from tests.conformance.suites import KINDS, MODULES, class_name
 
-KINDS = {
-    **dict.fromkeys(UNIFIED, "unified"),
-    **dict.fromkeys(OWN_FORMATS, "own format"),
-    **dict.fromkeys(REUSE, "reuse"),
-}
 MESSAGE_LENGTH = 2000
 
 
@@ -134,7 +129,7 @@ def tests_of(suite: str) -> TestSuite:
         module = importlib.import_module("tests.conformance.test_unified")
         loaded: TestSuite = loader.loadClass(getattr(module, class_name(suite)))
     else:
-        module = importlib.import_module((OWN_FORMATS | REUSE)[suite])
+        module = importlib.import_module(MODULES[suite])
         loaded = loader.loadModule(module)
     return loaded
 
@@ -144,13 +139,6 @@ def ids(suite: TestSuite | TestCase) -> list[str]:
     if isinstance(suite, TestSuite):
         return [name for test in suite for name in ids(test)]
     return [suite.id()]
-
-
-def idle_entries() -> list[str]:
-    """For each entry of the lists of cases that covers none, a line that says so."""
-    cases = [case for suite in UNIFIED for case in load_cases(suite)]
-    entries = [*bookkeeping.skips(), *bookkeeping.one_per_connection()]
-    return [f"covers no case: {entry}" for entry in bookkeeping.without_cases(entries, cases)]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -185,7 +173,7 @@ def main(arguments: list[str]) -> int:
     }
     json_file.write_text(as_json(found, facts), "utf-8")
     print(as_table(found))
-    problems = [] if options.only else below_floor(found, bookkeeping.floors()) + idle_entries()
+    problems = [] if options.only else below_floor(found, bookkeeping.floors())
     for problem in problems:
         print(problem)
     passed, failed, skipped = totals(found)

@@ -19,7 +19,7 @@ NOT_HERE = "not for these servers: "
 class SuiteReport:
     """The counts of one suite.
 
-    :ivar kind: ``"unified"``, ``"own format"`` or ``"reuse"`` (of PyMongo's pure modules).
+    :ivar kind: ``"unified"``, ``"own format"``, ``"reuse"`` (of PyMongo's pure modules) or ``"of the runner"``.
     :ivar not_here: cases that these servers cannot run.
     :ivar skipped: other cases that were not run, by reason.
     :ivar failures: names and messages of the cases that failed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OWN_FORMATS", "REUSE", "UNIFIED", "class_name"]
+__all__ = ["KINDS", "MODULES", "OF_THE_RUNNER", "OWN_FORMATS", "REUSE", "UNIFIED", "class_name"]
 
 #: Suites in the unified format.
 UNIFIED = (
@@ -52,6 +52,24 @@ REUSE = {
     "connection_string": "tests.conformance.test_connection_string",
     "uri_options": "tests.conformance.test_uri_options",
     "auth": "tests.conformance.test_auth",
+}
+
+
+#: No suites of the specifications, but tests of the running of them.
+OF_THE_RUNNER = {
+    "runner/bookkeeping": "tests.conformance.test_bookkeeping",
+    "runner/mutations": "tests.conformance.test_mutations",
+}
+
+#: The test modules of all but the unified suites.
+MODULES = OWN_FORMATS | REUSE | OF_THE_RUNNER
+
+#: Every suite, in the order of the table, and its kind.
+KINDS = {
+    **dict.fromkeys(UNIFIED, "unified"),
+    **dict.fromkeys(OWN_FORMATS, "own format"),
+    **dict.fromkeys(REUSE, "reuse"),
+    **dict.fromkeys(OF_THE_RUNNER, "of the runner"),
 }
 
 

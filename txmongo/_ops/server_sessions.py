@@ -1,6 +1,6 @@
 """The server's sessions as the driver keeps them: which are free, which are too old, which must not be used again.
 
-Nothing here does I/O or knows what a command looks like; :mod:`txmongo._ops.session_use` puts sessions into commands.
+Nothing here does I/O or knows what a command looks like; :mod:`txmongo._ops.session_state` puts sessions into commands.
 Sessions specification, "ServerSession" and "Server Session Pool".
 """
 

@@ -1,7 +1,7 @@
 """The states of a transaction and every change of them.
 
 A session has one :class:`Transaction`, used again for each transaction that it runs. What goes into commands is
-:mod:`txmongo._ops.session_use`'s; the calls that the application makes are :mod:`txmongo.sessions`'. Transactions
+:mod:`txmongo._ops.session_state`'s; the calls that the application makes are :mod:`txmongo.sessions`'. Transactions
 specification, "ClientSession changes", "Mongos Pinning" and "recoveryToken field".
 """
 

@@ -1,7 +1,7 @@
 """The commands that end a transaction or a session: commitTransaction, abortTransaction, endSessions.
 
 Their session fields, write concern and recovery token depend on what happened before and are added, as for every
-command, by :mod:`txmongo._ops.session_use`.
+command, by :mod:`txmongo._ops.session_state`.
 """
 
 from __future__ import annotations

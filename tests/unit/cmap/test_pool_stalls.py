@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
 
-from tests.unit.cmap.wires import STALL, PoolTestCase, Work, wire_of
-from txmongo._cmap.connection import Connection
+from tests.unit.cmap.wires import NEVER, STALL, PoolTestCase, Work, wire_of
+from txmongo._cmap.connection import CheckOut, Connection
 from txmongo.errors import AutoReconnect, NetworkTimeout
 
 
@@ -268,6 +268,18 @@ class AbandonTests(PoolTestCase):
         self.assertIs(wire_of(late), self.wires[0])
         self.wires[0].reply(2)
         self.assertEqual([behind.result, late.result], ["answered"] * 2)
+
+    def test_last_one_gives_up_unsent(self) -> None:
+        """It is cut too when the last who had it never sent anything."""
+        self.make(max_pool_size=1)
+        (slow,) = self.work()
+        unsent = CheckOut("find")
+        self.successResultOf(self.pool.check_out(unsent, NEVER))
+        slow.cancel()
+        self.pass_time(STALL)
+        self.assertEqual(self.pool.total_count, 1)
+        self.pool.check_in(unsent)
+        self.assertEqual(self.pool.total_count, 0)
 
     def test_behind_a_live_one(self) -> None:
         """A request that was abandoned behind one that is waited for does no harm."""

@@ -64,11 +64,12 @@ class Deployment:
 
 
 class Deployments:
-    """Starts each deployment once."""
+    """Starts each deployment once; what could not be started is not tried again."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._found: dict[str, Deployment] = {}
+        self._failed: dict[str, Exception] = {}
 
     async def all(self) -> list[Deployment]:
         """Every deployment, the one to be preferred first."""
@@ -76,8 +77,14 @@ class Deployments:
 
     async def get(self, topology: str) -> Deployment:
         """The deployment of one topology."""
+        if topology in self._failed:
+            raise self._failed[topology]
         if topology not in self._found:
-            self._found[topology] = await self._start(topology)
+            try:
+                self._found[topology] = await self._start(topology)
+            except Exception as error:
+                self._failed[topology] = error
+                raise
         return self._found[topology]
 
     async def _start(self, topology: str) -> Deployment:

@@ -96,23 +96,31 @@ class Limits:
 
     :ivar share: a connection whose expected wait is below this is shared before another is opened.
     :ivar stall: a connection is stalled when the server has been at its oldest request for this long.
+    :ivar patience: the same for who cannot know whether the reply has come and was not read yet: where the reactor is
+        in the midst of its work.
     """
 
     share: float = _SHARE_LIMIT
     stall: float = _STALL_LIMIT
+    patience: float = _STALL_LIMIT
 
     @classmethod
     def of(cls, rtt: float, lag: float) -> Limits:
         """The bounds for a server ``rtt`` seconds away, while it takes ``lag`` seconds until the reactor sees a reply.
 
-        What is short, or late, is so in relation to the way there and back, and the lag is a part of that.
+        What is short, or late, is so in relation to the way there and back, and the lag is a part of that. A reply may
+        be two rounds of the reactor late.
         """
-        return cls(max(_SHARE_LIMIT, (rtt + lag) / 2), max(_STALL_LIMIT, rtt * 2) + lag * 2)
+        stall = max(_STALL_LIMIT, rtt * 2)
+        return cls(max(_SHARE_LIMIT, (rtt + lag) / 2), stall, stall + min(lag * 2, stall))
 
 
-def is_stalled(connection: Load, limits: Limits, now: float) -> bool:
-    """Whether the oldest request of a busy connection is overdue; a deep pipeline that moves on is not."""
-    return now - connection.busy_since >= limits.stall
+def is_stalled(connection: Load, limit: float, now: float) -> bool:
+    """Whether the oldest request of a busy connection is overdue; a deep pipeline that moves on is not.
+
+    :param limit: seconds.
+    """
+    return now - connection.busy_since >= limit
 
 
 def is_bounded(in_flight: Iterable[Request], known: Container[str]) -> bool:
@@ -140,7 +148,7 @@ def choose_shared(
     """
     least = math.inf if full else limits.share
     careful = not (full or request.movable)
-    stalled_before = now - limits.stall
+    stalled_before = now - limits.patience
     best: LoadT | None = None
     for connection in connections:
         wait = connection.expected_wait

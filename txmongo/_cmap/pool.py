@@ -519,7 +519,7 @@ class Pool:
             self._cut(connection, AutoReconnect("the request that had this connection alone was abandoned"))
             return
         connection.late[request] = None
-        if not self._gives_up(connection, self._seconds()) and self._watch.call is None:
+        if not self._gives_up_if_stalled(connection) and self._watch.call is None:
             self._watch.arm()
 
     def _late_reply(self, connection: Connection) -> None:
@@ -570,7 +570,7 @@ class Pool:
             self._close_drained(connection)
             self._serve()
             return
-        if connection.late and self._gives_up(connection, self._seconds()):
+        if connection.late and self._gives_up_if_stalled(connection):
             return
         if not connection.in_flight:
             self._make_available(connection, connection.busy_since)
@@ -701,15 +701,19 @@ class Pool:
 
     def _stalled(self, connection: Connection, now: float) -> None:
         """Relieve a stalled connection."""
-        if not self._gives_up(connection, now):
+        if not self._gives_up(connection):
             self._move_waiting(connection, now)
 
-    def _gives_up(self, connection: Connection, now: float) -> bool:
+    def _gives_up_if_stalled(self, connection: Connection) -> bool:
+        stalled = choice.is_stalled(connection, self._watch.limits.patience, self._seconds())
+        return stalled and self._gives_up(connection)
+
+    def _gives_up(self, connection: Connection) -> bool:
         """Cut a stalled connection whose oldest request was abandoned, as soon as nobody waits for another one.
 
         Until then nothing is added.
         """
-        if not connection.head_is_late() or not choice.is_stalled(connection, self._watch.limits, now):
+        if not connection.head_is_late():
             return False
         if connection.live:
             connection.expected_wait = math.inf

@@ -112,7 +112,7 @@ class Watch:
         return max(connection.busy_since, connection.protocol.last_received_at)
 
     def _look(self) -> None:
-        """Whatever seems late may have been answered already, unread: judge when the reactor has come round once."""
+        """Whatever is late now may have been answered, unread: judge when the reactor has come round once."""
         self._looked_at = self._clock.seconds()
         self.call = self._clock.callLater(0, self._judge)
 
@@ -125,15 +125,13 @@ class Watch:
         for connection in self._busy():
             if not connection.in_flight:
                 continue
-            if self._is_silent(connection, now):
+            if self._is_silent(connection):
                 self._silent(connection)
-            elif self._is_stalled(connection, now):
+            elif connection.open and is_stalled(connection, self.limits.stall, self._looked_at):
                 self._stalled(connection, now)
         if self.call is None:
             self.arm()
 
-    def _is_silent(self, connection: Connection, now: float) -> bool:
-        return self._socket_timeout is not None and now - self._last_sign_of(connection) >= self._socket_timeout
-
-    def _is_stalled(self, connection: Connection, now: float) -> bool:
-        return connection.open and is_stalled(connection, self.limits, now)
+    def _is_silent(self, connection: Connection) -> bool:
+        timeout = self._socket_timeout
+        return timeout is not None and self._looked_at - self._last_sign_of(connection) >= timeout

@@ -130,22 +130,23 @@ class LimitsTests(SynchronousTestCase):
 
     def test_close_by(self) -> None:
         """For a server close by they are 1 ms and 20 ms."""
-        self.assertEqual(Limits.of(0.0, 0.0), Limits(0.001, 0.020))
-        self.assertEqual(Limits.of(0.002, 0.0), Limits(0.001, 0.020))
+        self.assertEqual(Limits.of(0.0, 0.0), Limits(0.001, 0.020, 0.020))
+        self.assertEqual(Limits.of(0.002, 0.0), Limits(0.001, 0.020, 0.020))
 
     def test_far_away(self) -> None:
         """For a server far away they are half the way there and back, and twice."""
-        self.assertEqual(Limits.of(0.1, 0.0), Limits(0.05, 0.2))
+        self.assertEqual(Limits.of(0.1, 0.0), Limits(0.05, 0.2, 0.2))
 
     def test_busy_reactor(self) -> None:
-        """What the reactor needs to see a reply is added to both."""
-        self.assertEqual(Limits.of(0.0, 0.01), Limits(0.005, 0.04))
+        """What the reactor needs to see a reply is a part of the way back, and allowed for up to a bound."""
+        self.assertEqual(Limits.of(0.0, 0.005), Limits(0.0025, 0.020, 0.030))
+        self.assertEqual(Limits.of(0.0, 0.05), Limits(0.025, 0.020, 0.040))
 
     def test_stalled(self) -> None:
         """A connection is stalled from the limit on, counted from when the server came to its oldest request."""
         line = Line("a", busy_since=0.0)
-        self.assertFalse(choice.is_stalled(line, Limits(), 0.019))
-        self.assertTrue(choice.is_stalled(line, Limits(), 0.020))
+        self.assertFalse(choice.is_stalled(line, Limits().stall, 0.019))
+        self.assertTrue(choice.is_stalled(line, Limits().stall, 0.020))
 
 
 class DealTests(SynchronousTestCase):

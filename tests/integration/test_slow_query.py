@@ -16,6 +16,8 @@ from txmongo.connection import ConnectionPool
 
 _SLOW_SECONDS = 2.0
 _LIMIT_SECONDS = 0.150
+#: What the slow query may add where the same work takes long without it: on a machine that has other things to do.
+_ADDED_SECONDS = 0.100
 _READERS = 50
 
 
@@ -63,6 +65,9 @@ class SlowQueryTests(TestCase):
         """A slow query, and so many milliseconds later, in a turn of its own, a ping."""
         await deferLater(self.clock, 0.2)
         self.longest = 0.0
+        await deferLater(self.clock, _SLOW_SECONDS)
+        without = self.longest
+        self.longest = 0.0
         reads = self.reads
         began = self.clock.seconds()
         slow = self.slow()
@@ -73,7 +78,8 @@ class SlowQueryTests(TestCase):
         self.assertGreater(self.reads - reads, _READERS)
         self.reading = False
         await gatherResults(self.readers)
-        self.assertLessEqual(self.longest, _LIMIT_SECONDS, f"of {self.reads - reads} reads and a ping")
+        limit = max(_LIMIT_SECONDS, without + _ADDED_SECONDS)
+        self.assertLessEqual(self.longest, limit, f"of {self.reads - reads} reads and a ping; {without:.3f} s without")
 
     def test_ping_at_once(self) -> Deferred[None]:
         """No read, and no ping in the same turn as the slow query, takes longer than 150 ms."""

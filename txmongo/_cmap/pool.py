@@ -138,6 +138,7 @@ class Pool:
         self._serving = False
         self._growing = False
         self._unread_ahead = 0
+        self._probed_at = -math.inf
         self._cleared_by: BaseException | None = None
         self._maintenance_call: IDelayedCall | None = None
         #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
@@ -699,10 +700,9 @@ class Pool:
         """Nothing came on a connection for ``socketTimeoutMS``."""
         self._cut(connection, NetworkTimeout(f"{address_text(self.address)}: timed out"))
 
-    def _stalled(self, connection: Connection, now: float) -> None:
-        """Relieve a stalled connection."""
-        if not self._gives_up(connection):
-            self._move_waiting(connection, now)
+    def _stalled(self, connection: Connection, looked_at: float) -> bool:
+        """Relieve a stalled connection; returns whether more could be done once the server is known to answer."""
+        return not self._gives_up(connection) and self._move_waiting(connection, looked_at)
 
     def _gives_up_if_stalled(self, connection: Connection) -> bool:
         stalled = choice.is_stalled(connection, self._watch.limits.patience, self._seconds())
@@ -721,22 +721,40 @@ class Pool:
         self._cut(connection, AutoReconnect("the request that this connection was busy with was abandoned"))
         return True
 
-    def _move_waiting(self, connection: Connection, now: float) -> None:
-        """Let what waits behind a stalled connection's oldest request wait for another connection too."""
+    def _move_waiting(self, connection: Connection, looked_at: float) -> bool:
+        """Let what waits behind a stalled connection's oldest request wait for another connection too.
+
+        If the server has answered nobody of late, it may be the server that is stalled, and sending everything twice
+        would be the last thing it needs: then one request is sent, to find out.
+
+        :returns: whether some were left where they are until that is known.
+        """
         if self._fixed or not self._settings.pipelining or connection is self.last_unacknowledged:
-            return
+            return False
+        requests = [request for request in choice.to_move(connection.in_flight) if request not in connection.late]
+        allowed = len(requests)
+        if requests and self._nothing_came_since(looked_at - self._watch.limits.stall):
+            allowed = 1 if self._probed_at <= looked_at - self._watch.limits.stall else 0
+            self._probed_at = looked_at if allowed else self._probed_at
+        if allowed:
+            self._move(requests[:allowed])
+        return allowed < len(requests)
+
+    def _nothing_came_since(self, moment: float) -> bool:
+        return all(each.protocol.last_received_at <= moment for each in (*self._connections, *self._draining))
+
+    def _move(self, requests: list[CheckOut]) -> None:
+        now = self._seconds()
         waiters = []
-        for request in choice.to_move(connection.in_flight):
-            if request not in connection.late:
-                request.movable = False
-                waiters.append(Waiter(request.duplicate(), now, original=request))
-        if waiters:
-            self._queue.push_front(waiters)
-            self._set_calm()
-            if self._events is not None:
-                for _ in waiters:
-                    self._events.check_out_started()
-            self._serve()
+        for request in requests:
+            request.movable = False
+            waiters.append(Waiter(request.duplicate(), now, original=request))
+        self._queue.push_front(waiters)
+        self._set_calm()
+        if self._events is not None:
+            for _ in waiters:
+                self._events.check_out_started()
+        self._serve()
 
     def _forget_copy(self, request: CheckOut) -> None:
         """A request was checked in: a second copy that still waits for a connection is not needed."""

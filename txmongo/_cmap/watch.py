@@ -17,7 +17,7 @@ from txmongo._cmap.wait_queue import WaitQueue
 
 __all__ = ["Watch"]
 
-#: Seconds between two looks, at the least, and at the most while requests wait for a connection.
+#: Seconds between two looks, at the least, and at the most while requests wait for a connection or for news.
 _LEAST_INTERVAL = 0.001
 _CROWDED_INTERVAL = 0.005
 
@@ -42,14 +42,15 @@ class Watch:
         *,
         queue: WaitQueue,
         busy: Callable[[], Collection[Connection]],
-        stalled: Callable[[Connection, float], None],
+        stalled: Callable[[Connection, float], bool],
         silent: Callable[[Connection], None],
         socket_timeout: float | None,
     ) -> None:
         """
         :param queue: the requests that wait for a connection.
         :param busy: the connections on which something is in flight.
-        :param stalled: called with each stalled one, and the time, as long as it is.
+        :param stalled: called with each stalled one, and when it was seen to be, as long as it is; it returns whether
+            to look again soon.
         :param silent: called with each on which nothing came for ``socket_timeout`` seconds.
         """
         self.limits = Limits()
@@ -69,14 +70,14 @@ class Watch:
         self._rtt = rtt
         self.limits = Limits.of(rtt, self.lag)
 
-    def arm(self) -> None:
+    def arm(self, *, soon: bool = False) -> None:
         """See to it that what is in flight now is looked after; called only while ``call`` is ``None``."""
         now = self._clock.seconds()
         busy = self._busy()
         due = math.inf
         if len(busy) > 1:
             due = now + self.limits.stall
-        if busy and self._queue:
+        if busy and (self._queue or soon):
             due = now + _CROWDED_INTERVAL
         for connection in busy:
             due = min(due, self._due(connection, now))
@@ -122,15 +123,18 @@ class Watch:
         more = min(now - self._looked_at, _GREATEST_LAG) - self.lag
         self.lag += more * (_WEIGHT_OF_GREATER if more > 0 else _WEIGHT_OF_SMALLER)
         self.limits = Limits.of(self._rtt, self.lag)
+        soon = False
         for connection in self._busy():
             if not connection.in_flight:
                 continue
             if self._is_silent(connection):
                 self._silent(connection)
             elif connection.open and is_stalled(connection, self.limits.stall, self._looked_at):
-                self._stalled(connection, now)
+                soon = self._stalled(connection, self._looked_at) or soon
         if self.call is None:
-            self.arm()
+            self.arm(soon=soon)
+        elif soon:
+            self.hurry()
 
     def _is_silent(self, connection: Connection) -> bool:
         timeout = self._socket_timeout

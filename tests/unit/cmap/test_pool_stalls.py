@@ -13,11 +13,17 @@ class MovingTests(PoolTestCase):
     """Requests that wait behind a stalled one are sent again elsewhere."""
 
     def stall(self, count: int = 3) -> list[Work]:
-        """Reads on one connection, the first of which takes long, and what their second copies go to."""
-        self.work_before = self.movable(count)
+        """Reads on one connection, the first of which takes long, while the server is known to be alive."""
+        work = self.movable(count)
         self.assertEqual(len(self.wires[0].unanswered), count)
-        self.pass_time(STALL)
-        return self.work_before
+        self.wait_with_signs_of_life()
+        return work
+
+    def wait_with_signs_of_life(self) -> None:
+        """Let time go by until connections are stalled; meanwhile something comes from the server, but no reply."""
+        self.pass_time(0.015)
+        self.wires[0].protocol.dataReceived(b"")
+        self.pass_time(STALL - 0.015)
 
     def test_moved(self) -> None:
         """What waits behind a stalled request is sent on another connection, and that answer is the result."""
@@ -32,6 +38,48 @@ class MovingTests(PoolTestCase):
         self.wires[0].reply(3)
         self.assertEqual(head.result, "answered")
         self.assertEqual((self.pool.operation_count, self.pool.available_count), (0, 3))
+
+    def test_silent_server(self) -> None:
+        """If the server has answered nobody of late, one request is to be sent twice; once it answers, the others."""
+        self.make()
+        self.movable(4)
+        self.wires.at_once = False
+        self.clock.pump([STALL, 0.006, 0.006])
+        self.assertEqual(self.pool.waiting_count, 1)
+        # That a connection could be opened is an answer.
+        self.wires.open()
+        self.assertEqual([len(wire.received) for wire in self.wires.wires], [4, 1])
+        self.pass_time(0.006)
+        self.assertEqual(self.pool.waiting_count, 2)
+
+    def test_silence_ends_soon(self) -> None:
+        """When the one request is on its way, the watch looks again soon."""
+        self.make()
+        self.movable(4)
+        self.pass_time(STALL)
+        self.assertEqual(sum(len(wire.received) for wire in self.wires.wires), 5)
+        self.pass_time(0.006)
+        self.assertEqual(sum(len(wire.received) for wire in self.wires.wires), 7)
+
+    def test_server_stays_silent(self) -> None:
+        """As long as it answers nobody, one more is to be sent twice now and then."""
+        self.make()
+        self.movable(6)
+        self.wires.at_once = False
+        self.clock.pump([STALL, STALL, STALL])
+        self.assertEqual(self.pool.waiting_count, 3)
+
+    def test_several_stalled_connections(self) -> None:
+        """With a silent server one request is enough to find out, however many connections are stalled."""
+        self.make(max_pool_size=3)
+        first = self.movable(2)
+        assert first[0].connection is not None
+        first[0].connection.expected_wait = 1.0
+        self.pool._averages["find"] = 0.01
+        self.movable(3)
+        self.assertEqual(sorted(len(wire.unanswered) for wire in self.wires.wires), [1, 2, 2])
+        self.pass_time(STALL)
+        self.assertEqual(self.pool.waiting_count, 1)
 
     def test_first_answer_wins(self) -> None:
         """If the first copy is answered after all, the second is dropped, and its late reply."""
@@ -82,7 +130,7 @@ class MovingTests(PoolTestCase):
         self.make(max_pool_size=3)
         self.stall()
         for _ in range(5):
-            self.pass_time(STALL)
+            self.wait_with_signs_of_life()
         self.assertEqual(sum(len(wire.received) for wire in self.wires.wires), 5)
 
     def test_immovable_stays(self) -> None:

@@ -10,8 +10,8 @@ behind the other. With ``pipelining=False`` it is used as the specification says
 growing one opens connections as they are needed. The fixed one (``pool_size``) keeps just so many open, deals them out
 in turn and lets everything be sent in the order of the calls.
 
-Inside, one rule keeps re-entrance harmless: Deferreds are fired, listeners called and requests sent again only when the
-pool's state is complete.
+Inside, two rules keep re-entrance harmless. Deferreds are fired, listeners called and requests sent again only when the
+pool's state is complete. And who waits hears of another's error only when that one's callbacks are over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from txmongo._cmap.events import publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.sockets import Sockets
-from txmongo._cmap.wait_queue import Waiter, WaitQueue
+from txmongo._cmap.wait_queue import Refusals, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
 from txmongo._logs import ComponentLog
@@ -115,6 +115,7 @@ class Pool:
         self._sockets = Sockets(clock)
         self._generations = Generations()
         self._queue = WaitQueue()
+        self._refusals = Refusals(clock)
         self._openings = Openings(
             address,
             clock,
@@ -416,7 +417,10 @@ class Pool:
             opening=len(self._openings),
             waiting=len(self._queue) - 1,
         )
-        self._fail_waiters([waiter], lambda: error)
+        self._dequeue(waiter)
+        self._publish_failed_check_out(error, waiter.started_at)
+        if waiter.deferred is not None and not waiter.deferred.called:
+            waiter.deferred.errback(Failure(error))
         self._serve()
 
     def _waiter_cancelled(self, request: CheckOut, _deferred: Deferred[Connection]) -> None:
@@ -428,15 +432,14 @@ class Pool:
             self._serve()
 
     def _fail_waiters(self, waiters: list[Waiter], reason: Callable[[], Exception]) -> None:
-        """Let some leave the queue: all are out of it before the first is told, each with an error of its own."""
+        """Let some leave the queue; each is told soon, with an error of its own."""
         for waiter in waiters:
             self._dequeue(waiter)
         for waiter in waiters:
             error = reason()
             self._publish_failed_check_out(error, waiter.started_at)
-            # What one does when it is told may have cancelled another.
-            if waiter.deferred is not None and not waiter.deferred.called:
-                waiter.deferred.errback(Failure(error))
+            if waiter.deferred is not None:
+                self._refusals.add(waiter.deferred, Failure(error))
 
     def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
         if self._events is not None:
@@ -633,10 +636,17 @@ class Pool:
             self._publish_failed_check_out(error, waiter.started_at)
         if self._on_connect_error is not None and isinstance(error, Exception):
             self._on_connect_error(error, generation)
-        if waiter is not None and waiter.deferred is not None and not waiter.deferred.called:
-            waiter.deferred.errback(failure)
+        if waiter is not None and waiter.deferred is not None:
+            self._refuse(waiter.deferred, failure)
         self._serve()
         self._plan_maintenance()
+
+    def _refuse(self, deferred: Deferred[Connection], failure: Failure) -> None:
+        """Tell one that no connection could be opened for it: soon, if that was found while the pool was asked."""
+        if self._growing:
+            self._refusals.add(deferred, failure)
+        elif not deferred.called:
+            deferred.errback(failure)
 
     # --- losing and closing connections ---
 
@@ -863,7 +873,11 @@ class Pool:
             self._fail_waiters(self._queue.all(), partial(PoolClosedError, self.address))
             self._watch.stop()
         # A connection that could not be opened, or was given up, takes a turn of the reactor to be gone.
-        return deferLater(self._clock, 0).addCallback(lambda _: self._sockets.wait())
+        return deferLater(self._clock, 0).addCallback(self._closed)
+
+    def _closed(self, _: None) -> Deferred[None]:
+        self._refusals.tell()
+        return self._sockets.wait()
 
 
 def _options(settings: ClientSettings) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Those who wait for a connection, in order.
+"""Those who wait for a connection, in order, and how they are told that they wait in vain.
 
-Only the order and each one's time limit live here; who is served, and with what, is the pool's. CMAP specification,
-"WaitQueue": ordered, fair, and left at once when the time is up.
+Only the order, each one's time limit and the telling live here; who is served, and with what, is the pool's. CMAP
+specification, "WaitQueue": ordered, fair, and left at once when the time is up.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from itertools import islice
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from txmongo._cmap.connection import CheckOut, Connection
 
-__all__ = ["WaitQueue", "Waiter"]
+__all__ = ["Refusals", "WaitQueue", "Waiter"]
 
 
 @attrs.define(eq=False)
@@ -88,3 +89,35 @@ class WaitQueue:
     def is_among_first(self, count: int, waiter: Waiter) -> bool:
         """Whether one is among the first ``count``."""
         return waiter in islice(self._waiters.values(), count)
+
+
+class Refusals:
+    """Failures that are told in the next turn of the reactor.
+
+    A pool is cleared while the callbacks of the operation run that met the error. If others heard of it inside of them,
+    one who then awaits that operation would get what its Deferred happens to hold between two of its callbacks.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._pending: list[tuple[Deferred[Connection], Failure]] = []
+        self._call: IDelayedCall | None = None
+
+    def add(self, deferred: Deferred[Connection], failure: Failure) -> None:
+        """Let one fail soon, unless it was cancelled by then."""
+        self._pending.append((deferred, failure))
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._due)
+
+    def tell(self) -> None:
+        """Tell all now; afterwards no delayed call is left."""
+        if self._call is not None:
+            self._call.cancel()
+            self._due()
+
+    def _due(self) -> None:
+        self._call = None
+        pending, self._pending = self._pending, []
+        for deferred, failure in pending:
+            if not deferred.called:
+                deferred.errback(failure)

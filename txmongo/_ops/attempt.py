@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -152,11 +153,17 @@ class Attempt(CheckOut):
         except Exception:
             failure = current_failure()
             self._check_in()
-            return _fired(self._owner.after_failure(self, failure, Stage.BUILDING))
+            return self._unsent(self._owner.after_failure(self, failure, Stage.BUILDING))
         operation = self.operation
         deferred = connection.protocol.send_msg(msg, operation.reply_codec_options, operation.session)
         deferred.addCallbacks(self._succeeded, self._failed)
         return deferred
+
+    def _unsent(self, failure: Failure) -> Deferred[Any]:
+        """Tell the caller: in the next turn if it had to wait, for this may be inside another operation's callbacks."""
+        if self.server_description is None:
+            return fail(failure)
+        return deferLater(self._owner.clock, 0, lambda: failure)
 
     def not_checked_out(self, failure: Failure) -> Any:
         """No connection was had."""
@@ -353,13 +360,6 @@ class Attempt(CheckOut):
 def _is_answer(error: BaseException) -> bool:
     """Whether an error is the server's own answer, as opposed to the loss of the connection."""
     return bool(getattr(error, "details", None))
-
-
-def _fired(outcome: Any) -> Deferred[Any]:
-    """A Deferred of what a failed attempt is followed by."""
-    if isinstance(outcome, Deferred):
-        return outcome
-    return fail(outcome)
 
 
 def _check_repetition(operation: Operation[Any], use: SessionUse | None, description: StreamDescription) -> None:

@@ -448,10 +448,12 @@ class WaitingTests(PoolTestCase):
         self.assertNoResult(waiting)
 
     def test_clear(self) -> None:
-        """clear() fails all who wait with PoolClearedError."""
+        """clear() fails all who wait with PoolClearedError, in the next turn of the reactor."""
         waiting = self.full()
         cause = AutoReconnect("lost")
         self.pool.clear(cause)
+        self.assertNoResult(waiting)
+        self.clock.advance(0)
         error = self.failureResultOf(waiting, PoolClearedError).value
         self.assertIs(error.cause, cause)
         self.assertEqual(self.pool.operation_count, 1)
@@ -460,6 +462,7 @@ class WaitingTests(PoolTestCase):
         """close() fails all who wait with PoolClosedError."""
         waiting = self.full()
         self.pool.close()
+        self.clock.advance(0)
         self.failureResultOf(waiting, PoolClosedError)
 
     def test_one_cancels_another(self) -> None:
@@ -468,8 +471,28 @@ class WaitingTests(PoolTestCase):
         second = self.pool.check_out(CheckOut("find"), NEVER)
         first.addErrback(lambda _: second.cancel())
         self.pool.clear()
+        self.clock.advance(0)
         self.failureResultOf(second, CancelledError)
         self.assertEqual((self.pool.waiting_count, self.pool.operation_count), (0, 1))
+
+    def test_cancelled_before_it_is_told(self) -> None:
+        """Between the clearing and the telling one may be cancelled: that is its end."""
+        waiting = self.full()
+        self.pool.clear()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.clock.advance(0)
+        self.assertEqual((self.pool.waiting_count, self.pool.operation_count), (0, 1))
+
+    def test_closed_before_they_are_told(self) -> None:
+        """A pool that is closed between the clearing and the telling leaves nobody untold and nothing in the clock."""
+        waiting = self.full()
+        self.pool.clear()
+        closing = self.pool.close()
+        self.clock.pump([0, 0, 0])
+        self.failureResultOf(waiting, PoolClearedError)
+        self.successResultOf(closing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_many_in_order(self) -> None:
         """A long queue is served in order."""
@@ -594,6 +617,7 @@ class EventTests(PoolTestCase):
         pool = self.make(listening=True)
         self.do_at("connection_ready", pool.clear)
         (work,) = self.work()
+        self.clock.advance(0)
         self.assertIsInstance(work.result, PoolClearedError)
         self.assertEqual((pool.total_count, self.recorder.count("closed")), (0, 1))
 

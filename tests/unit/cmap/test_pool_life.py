@@ -56,6 +56,8 @@ class OpeningTests(PoolTestCase):
         self.wires.fail(error)
         self.assertEqual(told, [(error, 0, None)])
         self.assertIs(first.result, error)
+        self.assertIsNone(second.result)
+        self.clock.advance(0)
         self.assertIsInstance(second.result, PoolClearedError)
         names = self.recorder.names()
         self.assertLess(names.index("closed"), names.index("failed"))
@@ -72,7 +74,10 @@ class OpeningTests(PoolTestCase):
 
         pool = Pool(ADDRESS, ClientSettings(), clock=self.clock, connect=connect)
         pool.ready()
-        self.failureResultOf(pool.check_out(CheckOut("find"), NEVER), AutoReconnect)
+        waiting = pool.check_out(CheckOut("find"), NEVER)
+        self.assertNoResult(waiting)
+        self.clock.advance(0)
+        self.failureResultOf(waiting, AutoReconnect)
         self.assertEqual(pool.total_count, 0)
 
     def test_minimum(self) -> None:
@@ -582,8 +587,8 @@ class CloseTests(PoolTestCase):
         pool.ready()
         waiting = pool.check_out(CheckOut("find"), NEVER)
         pool.close()
-        self.failureResultOf(waiting, PoolClosedError)
         self.pass_time()
+        self.failureResultOf(waiting, PoolClosedError)
         self.assertTrue(self.wires[0].closed)
         self.assertEqual(pool.total_count, 0)
 
@@ -598,7 +603,7 @@ class CloseTests(PoolTestCase):
         self.recorder.connection_created = lambda event: self.ends.append(pool.close())  # type: ignore[method-assign]
         self.ends: list[Deferred[None]] = []
         (work,) = self.work()
-        self.assertIsInstance(work.result, PoolClosedError)
         self.pass_time()
+        self.assertIsInstance(work.result, PoolClosedError)
         self.successResultOf(self.ends[0])
         self.assertEqual(self.wires.waiting, [])

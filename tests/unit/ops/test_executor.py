@@ -251,6 +251,7 @@ class ExecuteTests(ExecutorTestCase):
         """A command that the server would refuse unread is not sent."""
         self.description = StreamDescription(max_wire_version=17, max_message_size=30)
         deferred = self.executor.execute(Ping("admin"))
+        self.clock.advance(0)
         self.assertIn("ping", str(self.failureResultOf(deferred, DocumentTooLarge).value))
 
     def test_lost(self) -> None:
@@ -288,6 +289,7 @@ class ExecuteTests(ExecutorTestCase):
         self.slow_connects = True
         waiting = [self.executor.execute(Ping("admin")) for _ in range(3)]
         self.pool.clear(OperationFailure("Authentication failed.", 18, {"ok": 0, "code": 18}))
+        self.clock.advance(0)
         for deferred in waiting:
             self.assertEqual(self.failureResultOf(deferred, OperationFailure).value.code, 18)
 
@@ -296,6 +298,7 @@ class ExecuteTests(ExecutorTestCase):
         self.slow_connects = True
         waiting = self.executor.execute(Ping("admin"))
         self.pool.clear(AutoReconnect("gone"))
+        self.clock.advance(0)
         self.failureResultOf(waiting, AutoReconnect)
 
     def test_closed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.ops.test_executor import ExecutorTestCase, Ping, Wire
+from tests.unit.ops.test_executor import ExecutorTestCase, Ping, Unbuildable, Wire
 from tests.unit.sdam.fakes import A, B, Connections, primary, secondary
 from txmongo._cmap.description import StreamDescription
+from txmongo._cmap.errors import PoolClearedError
 from txmongo._cmap.pool import Pool
 from txmongo._ops.base import RetryKind
 from txmongo._ops.executor import Executor
@@ -94,6 +96,15 @@ class FailoverTests(SynchronousTestCase):
         """Begin a write."""
         return self.executor.execute(Write("test"))
 
+    def warm_up(self) -> Wire:
+        """Have a connection to A at hand: the Deferred of what comes next is that of its reply."""
+        done = self.write()
+        wire = self.open(A)
+        wire.read()
+        wire.answer(OK)
+        self.successResultOf(done)
+        return wire
+
     def test_lost_in_flight(self) -> None:
         """A write whose connection was lost is sent to the next primary under the same session and number."""
         done = self.write()
@@ -148,6 +159,44 @@ class FailoverTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.clock.advance(0)
         self.failureResultOf(done, AutoReconnect)
+
+    def test_one_ends_within_another(self) -> None:
+        """Who hears that his operation failed may await another one that is being tried again: its outcome he gets."""
+        wire = self.warm_up()
+        first, second = self.write(), self.executor.execute(Ping("test", exclusive=True))
+
+        async def one_then_the_other() -> Any:
+            with contextlib.suppress(PoolClearedError):
+                await second
+            return await first
+
+        both = Deferred.fromCoroutine(one_then_the_other())
+        wire.read()
+        wire.lose()
+        self.clock.advance(0)
+        self.assertNoResult(both)
+        self.elect(B)
+        wire = self.open(B)
+        wire.read()
+        wire.answer(OK)
+        self.assertEqual(self.successResultOf(both)[1], B)
+
+    def test_refused_within_another(self) -> None:
+        """The same where the command of the one that waited cannot be made."""
+        wire = self.warm_up()
+        first, second = self.write(), self.executor.execute(Unbuildable("test", exclusive=True))
+        self.assertNoResult(second)
+
+        async def one_then_the_other() -> Any:
+            with contextlib.suppress(ValueError):
+                await second
+            return await first
+
+        both = Deferred.fromCoroutine(one_then_the_other())
+        wire.read()
+        wire.answer(OK)
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(both)[1], A)
 
 
 class LoadBalancedTests(ExecutorTestCase):

@@ -319,6 +319,7 @@ class OnceMoreTests(RetryingCase):
         self.found()
         self.assertEqual(self.wires[-1].read(), [])
         self.assertEqual(len(self.wires), 2)
+        self.clock.advance(0)
         self.assertNotIn("support", str(self.failureResultOf(done, AutoReconnect).value))
         self.idle(0)
 

@@ -99,7 +99,26 @@ def runs_of(requests: Any, *, ordered: bool, write_concern: WriteConcern) -> lis
     return runs
 
 
-def _writes(requests: Iterable[Any], acknowledged: bool) -> Iterator[Write]:
+def check_models(models: Any, *, write_concern: WriteConcern) -> None:
+    """Check a list of models, each of which says what collection it is for.
+
+    :raises TypeError: ``models`` or an element or an argument of one is not of the type that it must be.
+    :raises ValueError: an update without operators, or a replacement with them.
+    :raises InvalidOperation: there is nothing to do, or a model is for no collection.
+    :raises ConfigurationError: an option of a model cannot be used with ``w=0``.
+    """
+    if not isinstance(models, (list, tuple)):
+        raise TypeError(f"models must be a list, not {type(models).__name__}")
+    for _ in _writes(models, write_concern.acknowledged, "models"):
+        pass
+    for index, model in enumerate(models):
+        if model._namespace is None:
+            raise InvalidOperation(f"models[{index}] has no namespace")
+    if not models:
+        raise InvalidOperation("models: no operations to execute")
+
+
+def _writes(requests: Iterable[Any], acknowledged: bool, argument: str = "requests") -> Iterator[Write]:
     for index, model in enumerate(requests):
         if isinstance(model, InsertOne):
             yield InsertBatch, _inserted(model), False
@@ -111,8 +130,8 @@ def _writes(requests: Iterable[Any], acknowledged: bool) -> Iterator[Write]:
             yield DeleteBatch, _deleted(model, multi, acknowledged), multi
         else:
             raise TypeError(
-                f"requests[{index}] must be an InsertOne, UpdateOne, UpdateMany, ReplaceOne, DeleteOne or DeleteMany, "
-                f"not {type(model).__name__}"
+                f"{argument}[{index}] must be an InsertOne, UpdateOne, UpdateMany, ReplaceOne, DeleteOne or "
+                f"DeleteMany, not {type(model).__name__}"
             )
 
 

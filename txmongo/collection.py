@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bson.code import Code
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
@@ -46,6 +47,7 @@ from txmongo._ops.delete import DeleteMany, DeleteOne, delete_statement
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import FindOne, check_count
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
+from txmongo._ops.map_reduce import MapReduce
 from txmongo._ops.update import UpdateMany, UpdateOne, update_statement
 from txmongo._ops.writes import WriteTarget, write_options
 from txmongo._pymongo import ServerMode
@@ -923,6 +925,61 @@ class Collection(Generic[DocumentType]):
         options = self._read_options(session)
         return self._execute(Distinct(self._database_name, self._name, key, filter, fields, **options))
 
+    def map_reduce(
+        self,
+        map: str | Code,
+        reduce: str | Code,
+        full_response: bool = False,
+        *,
+        out: str | Mapping[str, Any],
+        session: Any = None,
+        comment: Any = None,
+        **kwargs: Any,
+    ) -> Deferred[Any]:
+        """Map documents to keys and values and reduce the values of each key, by functions in JavaScript.
+
+        ::
+
+            await collection.map_reduce(
+                "function() { emit(this.colour, this.count) }",
+                "function(key, values) { return Array.sum(values) }",
+                out={"inline": 1},
+            )
+
+        MongoDB 5.0 deprecates it: :meth:`aggregate` does the same faster. It is sent once, whatever becomes of it.
+
+        :param map: emits keys and values for the document that is ``this``.
+        :param reduce: makes one value of the array of values of a key.
+        :param full_response: whether the Deferred fires with the server's whole reply.
+        :param out: ``{"inline": 1}`` for the results; or where the server stores them: the name of a collection, whose
+            documents they replace, or a document such as ``{"merge": "name"}``.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command: ``query``, ``sort``, ``limit``, ``finalize``, ``scope``,
+            ``verbose``, ``bypassDocumentValidation``, ``collation``, ``maxTimeMS`` (or ``max_time_ms``).
+        :returns: a Deferred that fires with the list of results, documents with ``_id`` and ``value``; with ``None`` if
+            they are stored. It fails with :class:`~txmongo.errors.WriteConcernError` if they were stored but the write
+            concern could not be kept, and as every operation (see the class).
+        """
+        check_session(session, self._sessions)
+        check_boolean("full_response", full_response)
+        if not isinstance(out, (str, Mapping)):
+            raise TypeError(f"out must be a str or a mapping, not {type(out).__name__}")
+        fields = read_fields(kwargs, comment)
+        if "sort" in fields:
+            fields["sort"] = index_document("sort", fields["sort"])
+        operation = MapReduce(
+            self._database_name,
+            self._name,
+            _javascript("map", map),
+            _javascript("reduce", reduce),
+            out,
+            fields,
+            write_concern=self._write_concern,
+            **self._read_options(session),
+        )
+        reply = self._execute(operation)
+        return reply if full_response else reply.addCallback(_results)
+
     def _read_options(self, session: Any = None) -> dict[str, Any]:
         return {
             "session": session,
@@ -1032,6 +1089,14 @@ class Collection(Generic[DocumentType]):
         )
         return CommandCursor(self._database.client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,))
 
+    def list_index_names(self, session: Any = None, comment: Any = None) -> Deferred[list[str]]:
+        """The names of the indexes; none if the collection does not exist.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :returns: a Deferred that fires with a list of str. It fails as every operation (see the class).
+        """
+        return self.list_indexes(session, comment).addCallback(_names)
+
     def index_information(self, session: Any = None, comment: Any = None) -> Deferred[dict[str, Any]]:
         """The indexes by name, their keys as lists of ``(key, direction)`` pairs.
 
@@ -1108,6 +1173,21 @@ class Collection(Generic[DocumentType]):
     def _execute_unless_missing(self, operation: Operation[Any]) -> Deferred[Any]:
         """Run an operation for which it is as good if the collection does not exist."""
         return self._execute(operation).addErrback(_ignore_missing)
+
+
+def _javascript(name: str, value: Any) -> Code:
+    """A function for the server; one without a scope, which servers do not take any more."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str or a bson.code.Code, not {type(value).__name__}")
+    return value if isinstance(value, Code) else Code(value)
+
+
+def _results(reply: Mapping[str, Any]) -> Any:
+    return reply.get("results")
+
+
+def _names(indexes: list[MutableMapping[str, Any]]) -> list[str]:
+    return [index["name"] for index in indexes]
 
 
 def _information(indexes: list[MutableMapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ the reactor is defaulted, here alone. The name is TxMongo's; the arguments are t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, Self
 
@@ -34,6 +34,7 @@ from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._ops.admin import DropDatabase, ListDatabases
+from txmongo._ops.client_bulk_write import ClientBulkWrite
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.executor import Executor
@@ -46,6 +47,7 @@ from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
+from txmongo.bulk import check_models
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
 from txmongo.errors import ConfigurationError, InvalidOperation
@@ -368,6 +370,32 @@ class ConnectionPool(Generic[DocumentType]):
         fields = None if comment is None else {"comment": comment}
         operation = DropDatabase(name, fields, write_concern=self.write_concern, session=session)
         return self._executor.execute(operation).addCallback(_nothing)
+
+    def bulk_write(
+        self,
+        models: Sequence[Any],
+        session: Any = None,
+        ordered: bool = True,
+        verbose_results: bool = False,
+        bypass_document_validation: bool | None = None,
+        comment: Any = None,
+        let: Mapping[str, Any] | None = None,
+        write_concern: WriteConcern | None = None,
+    ) -> Deferred[Any]:
+        """Refused so far: writes to several collections in one command, which MongoDB 8.0 brought.
+
+        :meth:`Collection.bulk_write() <txmongo.collection.Collection.bulk_write>` does those to one collection.
+
+        :param models: and the other arguments: as PyMongo's.
+        :returns: a Deferred that fails with :class:`~txmongo.errors.InvalidOperation`, which says what the server would
+            have to be; or as every operation (see :class:`~txmongo.collection.Collection`), if there is none.
+        :raises TypeError: ``models`` is not a list of models, or an argument of one is of the wrong type.
+        :raises ValueError: a model updates without operators, or replaces with them.
+        :raises InvalidOperation: there is no model, or one has no namespace.
+        """
+        check_session(session, self._executor.sessions)
+        check_models(models, write_concern=self.write_concern if write_concern is None else write_concern)
+        return self._executor.execute(ClientBulkWrite(session))
 
     def server_info(self, session: Any = None) -> Deferred[dict[str, Any]]:
         """What a server says of itself: version, build, libraries.

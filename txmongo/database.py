@@ -17,9 +17,9 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 
-from txmongo._ops.admin import Create, Drop, ListCollections
+from txmongo._ops.admin import CollMod, Create, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
-from txmongo._ops.arguments import check_mapping, read_fields
+from txmongo._ops.arguments import check_mapping, read_fields, with_comment
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.find import check_count
@@ -405,6 +405,40 @@ class Database(Generic[DocumentType]):
 
         names = self.list_collection_names(session, filter={"name": name})
         return names.addCallback(create).addCallback(lambda _reply: collection)
+
+    def modify_collection(
+        self,
+        name_or_collection: str | Collection[Any],
+        session: Any = None,
+        comment: Any = None,
+        **kwargs: Any,
+    ) -> Deferred[Mapping[str, Any]]:
+        """Change options of a collection or view: the ``collMod`` command.
+
+        ::
+
+            await database.modify_collection("things", validator={"size": {"$type": "number"}})
+
+        :param name_or_collection: its name, or a :class:`~txmongo.collection.Collection`.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: fields of the command: ``validator``, ``validationLevel``, ``validationAction``, ``index``,
+            ``expireAfterSeconds``, ``viewOn`` and ``pipeline``, ``cappedSize``, ``changeStreamPreAndPostImages``...
+        :returns: a Deferred that fires with the server's reply. It fails with
+            :class:`~txmongo.errors.OperationFailure` if the server refuses the options or (code 26) has no such
+            collection, :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every
+            operation (see the class).
+        :raises TypeError: it is neither.
+        """
+        check_session(session, self._sessions)
+        operation = CollMod(
+            self._name,
+            self._collection_name(name_or_collection),
+            with_comment(kwargs, comment),
+            codec_options=self._codec_options,
+            write_concern=self._write_concern,
+            session=session,
+        )
+        return self._execute(operation)
 
     def drop_collection(
         self,

@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from bson.binary import UuidRepresentation
+from bson.code import Code
 from bson.codec_options import CodecOptions, TypeCodec, TypeRegistry
 from bson.decimal128 import Decimal128
 from bson.objectid import ObjectId
@@ -232,6 +233,19 @@ class CountTests(CollectionTestCase):
         """TxMongo's count."""
         self.assertEqual(await self.things.count(), 10)
         self.assertEqual(await self.things.count({"x": 1}), 3)
+
+    async def test_map_reduce(self) -> None:
+        """The results of functions in JavaScript, in the reply and in a collection."""
+        emit, total = "function() { emit(this.x, factor) }", "function(key, values) { return Array.sum(values) }"
+        options: dict[str, Any] = {"query": {"_id": {"$lt": 4}}, "scope": {"factor": 2}, "sort": {"_id": 1}}
+        results = await self.things.map_reduce(emit, Code(total), out={"inline": 1}, **options)
+        self.assertEqual(sorted((each["_id"], each["value"]) for each in results), [(0, 4.0), (1, 2.0), (2, 2.0)])
+        reply = await self.things.map_reduce(emit, total, True, out={"inline": 1}, limit=1, **options)
+        self.assertEqual(reply["results"], [{"_id": 0, "value": 2.0}])
+        self.assertIsNone(await self.things.map_reduce(emit, total, out="txmongo_tests_reduced", **options))
+        reduced = self.client.txmongo_tests.txmongo_tests_reduced
+        self.assertEqual(await reduced.find_one({"_id": 0}), {"_id": 0, "value": 4.0})
+        await reduced.drop()
 
     async def test_distinct(self) -> None:
         """Of values, of elements of arrays, with a filter."""

@@ -115,6 +115,16 @@ class CollectionTests(DatabaseCase):
         self.assertEqual(await self.database.list_collection_names(), [])
         await self.database.drop_collection("b")
 
+    async def test_modify(self) -> None:
+        """A validator for a collection that is there; an error for one that is not."""
+        await self.database.create_collection("things")
+        reply = await self.database.modify_collection("things", validator={"x": {"$type": "string"}}, comment="c")
+        self.assertEqual(reply["ok"], 1)
+        self.assertEqual((await self.database.things.options())["validator"], {"x": {"$type": "string"}})
+        await self.failure(self.database.things.insert_one({"x": 1}), OperationFailure)
+        error = await self.failure(self.database.modify_collection("missing", validator={}), OperationFailure)
+        self.assertEqual(error.code, 26)
+
     async def test_validate(self) -> None:
         """The report of a sound collection; an error for one that is not there."""
         await self.database.things.insert_one({})

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bson import encode
+from bson.code import Code
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
@@ -245,6 +246,7 @@ class SessionTests(CollectionCase):
             (things.drop_index, ("a_1",)),
             (things.drop_indexes, ()),
             (things.list_indexes, ()),
+            (things.list_index_names, ()),
             (things.index_information, ()),
             (things.drop, ()),
             (things.rename, ("others",)),
@@ -736,6 +738,40 @@ class ReadTests(CollectionCase):
         self.refused(TypeError, "key", self.things.distinct, 5)
         self.refused(TypeError, "filter", self.things.distinct, "a", 5)
 
+    def test_map_reduce(self) -> None:
+        """map_reduce sends functions and options, and gives the results or the whole reply."""
+        reply = {"ok": 1, "results": [{"_id": 1, "value": 2}]}
+        self.client.replies = [reply, reply]
+        inline = {"inline": 1}
+        results = self.things.map_reduce("f", Code("g"), out=inline, sort=[("a", -1)], max_time_ms=5, comment="c")
+        self.assertEqual(self.successResultOf(results), [{"_id": 1, "value": 2}])
+        expected = {"mapReduce": "things", "map": Code("f"), "reduce": Code("g"), "out": inline, "sort": {"a": -1}}
+        self.assertEqual(self.sent(), {**expected, "maxTimeMS": 5, "comment": "c"})
+        self.assertEqual(self.successResultOf(self.things.map_reduce("f", "g", True, out=inline)), reply)
+
+    def test_map_reduce_into_collection(self) -> None:
+        """Results that are stored come as None; the primary stores them, with the write concern."""
+        elsewhere = self.things.with_options(
+            read_preference=ReadPreference.SECONDARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern(w=2),
+        )
+        self.client.replies = [{"ok": 1, "result": "others"}]
+        self.assertIsNone(self.successResultOf(elsewhere.map_reduce("f", "g", out="others")))
+        self.assertEqual(self.sent()["writeConcern"], {"w": 2})
+        self.assertNotIn("readConcern", self.sent())
+        self.assertEqual(self.client.operations[-1].read_preference, ReadPreference.PRIMARY)
+
+    def test_map_reduce_refused(self) -> None:
+        """Arguments of other types are refused by name."""
+        out: Any = {"inline": 1}
+        wrong: Any = 5
+        self.refused(TypeError, "map", self.things.map_reduce, wrong, "g", out=out)
+        self.refused(TypeError, "reduce", self.things.map_reduce, "f", wrong, out=out)
+        self.refused(TypeError, "out", self.things.map_reduce, "f", "g", out=wrong)
+        self.refused(TypeError, "out", self.things.map_reduce, "f", "g")
+        self.refused(TypeError, "full_response", self.things.map_reduce, "f", "g", out, out=out)
+
     def test_read_options(self) -> None:
         """Reads are done with the collection's read preference and read concern."""
         elsewhere = self.things.with_options(
@@ -748,6 +784,7 @@ class ReadTests(CollectionCase):
             lambda: elsewhere.aggregate([]),
             lambda: elsewhere.count_documents({}),
             lambda: elsewhere.distinct("a"),
+            lambda: elsewhere.map_reduce("f", "g", out={"inline": 1}),
         ]
         for read in reads:
             self.client.replies = [{**batch_reply(), "values": []}]
@@ -802,6 +839,12 @@ class IndexTests(CollectionCase):
         """A collection that does not exist has no indexes."""
         self.client.replies = [OperationFailure("ns not found", 26)]
         self.assertEqual(self.successResultOf(self.things.list_indexes()), [])
+
+    def test_list_index_names(self) -> None:
+        """list_index_names gives the names alone."""
+        self.client.replies = [batch_reply({"v": 2, "key": {"_id": 1}, "name": "_id_"})]
+        self.assertEqual(self.successResultOf(self.things.list_index_names(comment="c")), ["_id_"])
+        self.assertEqual(self.sent(), {"listIndexes": "things", "cursor": {}, "comment": "c"})
 
     def test_index_information(self) -> None:
         """index_information is by name, with pairs for keys."""

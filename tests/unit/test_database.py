@@ -353,6 +353,21 @@ class CollectionTests(DatabaseCase):
         self.executor.answer({"writeConcernError": {"code": 79, "errmsg": "no"}})
         self.failureResultOf(dropped, WriteConcernError)
 
+    def test_modify(self) -> None:
+        """A collection's options are changed with the write concern; an error is the server's."""
+        database = self.database.with_options(write_concern=MAJORITY)
+        for target in ("things", database.things):
+            modified = database.modify_collection(target, comment="c", validationLevel="off")
+            expected = {"collMod": "things", "comment": "c", "validationLevel": "off"}
+            self.assertEqual(self.sent(), {**expected, "writeConcern": {"w": "majority"}})
+            self.executor.answer()
+            self.assertEqual(self.successResultOf(modified), {"ok": 1})
+        modified = database.modify_collection("things")
+        self.executor.fail(OperationFailure("ns not found", 26))
+        self.failureResultOf(modified, OperationFailure)
+        wrong: Any = 5
+        self.assertRaises(TypeError, database.modify_collection, wrong)
+
     def test_list(self) -> None:
         """Collections are listed with a filter, in batches, and without repeating the comment."""
         cursor = self.database.list_collections(filter={"type": "view"}, comment="c", batch_size=2)

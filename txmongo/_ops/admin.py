@@ -1,4 +1,4 @@
-"""Commands on collections and databases as a whole: they create, drop, rename and list them.
+"""Commands on collections and databases as a whole: they create, change, drop, rename and list them.
 
 Kept: the specifications "Enumerating collections" and "Enumerating databases".
 """
@@ -19,7 +19,7 @@ from txmongo.errors import write_concern_error_from_reply
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["Create", "Drop", "DropDatabase", "ListCollections", "ListDatabases", "Rename"]
+__all__ = ["CollMod", "Create", "Drop", "DropDatabase", "ListCollections", "ListDatabases", "Rename"]
 
 
 class _Change(Operation[Mapping[str, Any]]):
@@ -77,6 +77,14 @@ class Create(_Change):
     __slots__ = ()
 
     name = "create"
+
+
+class CollMod(_Change):
+    """Change the options of the collection or view ``target``, or of one of its indexes."""
+
+    __slots__ = ()
+
+    name = "collMod"
 
 
 class Drop(_Change):

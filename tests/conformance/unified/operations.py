@@ -226,7 +226,9 @@ DATABASE: dict[str, Method] = {
     "listCollectionNames": Method("list_collection_names", "", "session comment filter"),
     "listCollectionObjects": Method("list_collections", "", "session comment filter", roots=True),
     "listCollections": Method("list_collections", "", "session comment filter timeoutMode", "batchSize", roots=True),
-    "modifyCollection": Method("modify_collection", "collection", "session", "validator", {"collection": "name"}),
+    "modifyCollection": Method(
+        "modify_collection", "collection", "session", "validator", {"collection": "name_or_collection"}
+    ),
     "runCommand": Method("", "command", "commandName readPreference session", function=_run_command),
     "runCursorCommand": Method(
         "", "command", f"commandName {CURSOR_COMMAND}", roots=True, function=_run_cursor_command

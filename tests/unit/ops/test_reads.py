@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.reading import ADDRESS, CONTEXT, SERVER, sent
 from txmongo._cmap.description import StreamDescription
-from txmongo._ops.admin import Create, Drop, DropDatabase, ListCollections, ListDatabases, Rename
+from txmongo._ops.admin import CollMod, Create, Drop, DropDatabase, ListCollections, ListDatabases, Rename
 from txmongo._ops.aggregate import Aggregate, WritingPipelinePreference, writes
 from txmongo._ops.base import RetryKind
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
@@ -29,6 +29,7 @@ from txmongo._ops.cursors import GetMore, KillCursors
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import Find, FindOne, bounds_document, check_count, find_fields
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
+from txmongo._ops.map_reduce import MapReduce
 from txmongo._ops.run_command import Explain, RunCommand, RunCursorCommand, allow_errors, command_document
 from txmongo.errors import (
     AutoReconnect,
@@ -378,6 +379,59 @@ class DistinctTests(SynchronousTestCase):
         self.assertEqual(sent(Distinct("test", "things", "a")), {"distinct": "things", "key": "a"})
 
 
+class MapReduceTests(SynchronousTestCase):
+    """mapReduce."""
+
+    functions = (Code("f"), Code("g"))
+
+    def test_inline(self) -> None:
+        """What comes in the reply is read with the user's preference, concern and types, and only once."""
+        operation = MapReduce(
+            "test",
+            "things",
+            *self.functions,
+            {"inline": 1},
+            {"query": {"x": 1}},
+            read_preference=Secondary(),
+            read_concern=LOCAL,
+            write_concern=MAJORITY,
+        )
+        self.assertEqual(
+            sent(operation),
+            {
+                "mapReduce": "things",
+                "map": Code("f"),
+                "reduce": Code("g"),
+                "out": {"inline": 1},
+                "query": {"x": 1},
+                "readConcern": {"level": "local"},
+            },
+        )
+        self.assertEqual((operation.read_preference, operation.retry), (Secondary(), RetryKind.NEVER))
+        self.assertEqual(operation.user_fields, {"results": 1})
+        self.assertEqual(operation.parse({"ok": 1, "results": []}, CONTEXT), {"ok": 1, "results": []})
+
+    def test_stored(self) -> None:
+        """What is stored is written on the primary, and the write concern may fail."""
+        for out in ("others", {"merge": "others"}):
+            operation = MapReduce(
+                "test",
+                "things",
+                *self.functions,
+                out,
+                read_preference=Secondary(),
+                read_concern=LOCAL,
+                write_concern=MAJORITY,
+            )
+            command = sent(operation)
+            self.assertEqual((command["out"], command["writeConcern"]), (out, {"w": "majority"}))
+            self.assertNotIn("readConcern", command)
+            self.assertEqual(operation.read_preference, ReadPreference.PRIMARY)
+            self.assertEqual(operation.service_class, "mapReduce:majority")
+            self.assertRaises(WriteConcernError, operation.parse, UNSATISFIED, CONTEXT)
+        self.assertNotIn("writeConcern", sent(MapReduce("test", "things", *self.functions, "others")))
+
+
 class IndexTests(SynchronousTestCase):
     """createIndexes, dropIndexes, listIndexes."""
 
@@ -422,6 +476,12 @@ class AdminTests(SynchronousTestCase):
         self.assertEqual(sent(Create("test", "things", write_concern=WriteConcern())), {"create": "things"})
         self.assertEqual(operation.parse({"ok": 1}, CONTEXT), {"ok": 1})
         self.assertRaises(WriteConcernError, operation.parse, UNSATISFIED, CONTEXT)
+
+    def test_modify(self) -> None:
+        """A collection's options are changed with the write concern."""
+        operation = CollMod("test", "things", {"validationLevel": "off"}, write_concern=MAJORITY)
+        expected = {"collMod": "things", "validationLevel": "off", "writeConcern": {"w": "majority"}}
+        self.assertEqual(sent(operation), expected)
 
     def test_drop(self) -> None:
         """Collections and databases are dropped by the commands of that name."""

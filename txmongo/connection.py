@@ -634,13 +634,12 @@ class ConnectionPool(Generic[DocumentType]):
 
     def _check_out_protocol(self, server: Server) -> Deferred[MongoProtocol]:
         request = CheckOut("getprotocol", bounded=True)
-        deadline = Deadline.after(self._reactor, self._settings.wait_queue_timeout)
 
         def checked_out(connection: Connection) -> MongoProtocol:
             server.pool.check_in(request)
             return connection.protocol
 
-        return server.pool.check_out(request, deadline).addCallback(checked_out)
+        return server.pool.check_out(request, Deadline.never).addCallback(checked_out)
 
     def getprotocols(self) -> list[MongoProtocol]:
         """The connected protocols of all pools, those that are in use included."""

@@ -139,8 +139,7 @@ class Executor:
     def _check_out(self, server: Server, attempt: Attempt) -> Deferred[Any]:
         attempt.server = server
         attempt.server_description = server.description
-        deadline = Deadline.after(self.clock, self._settings.wait_queue_timeout)
-        deferred: Deferred[Any] = server.pool.check_out(attempt, deadline)
+        deferred: Deferred[Any] = server.pool.check_out(attempt, Deadline.never)
         deferred.addCallbacks(attempt.send, attempt.not_checked_out)
         return deferred
 

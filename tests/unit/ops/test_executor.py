@@ -33,6 +33,7 @@ from txmongo.errors import (
     NotPrimaryError,
     OperationFailure,
     ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
 )
 from txmongo.protocol import MongoProtocol
 
@@ -283,6 +284,18 @@ class ExecuteTests(ExecutorTestCase):
         self.assertEqual(self.pool.operation_count, 0)
         self.connecting[0].callback(self.new_wire())
         self.assertEqual(self.wires[0].read(), [])
+
+    def test_slow_to_connect(self) -> None:
+        """waitQueueTimeoutMS does not hold while a connection is opened for an operation, only for those after it."""
+        self.make(waitQueueTimeoutMS=50, maxConnecting=1)
+        self.slow_connects = True
+        first, second = (self.executor.execute(Ping("admin")) for _ in range(2))
+        self.clock.advance(0.06)
+        self.failureResultOf(second, WaitQueueTimeoutError)
+        self.connecting[0].callback(self.new_wire())
+        self.wires[0].read()
+        self.wires[0].answer({"ok": 1})
+        self.successResultOf(first)
 
     def test_wrong_password(self) -> None:
         """Every operation that waited for the same connection hears why it was refused."""

@@ -69,15 +69,16 @@ def _context_factory(option: str, value: Any) -> Any:
     return value
 
 
-#: Options of the specifications that not every allowed PyMongo knows. Those on revocation and on single-threaded
-#: drivers are known so that no warning is given; they change nothing: the driver never asks for revocation over the
-#: network, and server selection always waits.
+#: Options of the specifications that not every allowed PyMongo knows, and waitQueueSize, the driver's own. Those on
+#: revocation and on single-threaded drivers are known so that no warning is given; they change nothing: the driver
+#: never asks for revocation over the network, and server selection always waits.
 _URI_OPTIONS: dict[str, Validator] = {
     "enableoverloadretargeting": common.validate_boolean_or_string,
     "maxadaptiveretries": common.validate_non_negative_integer,
     "serverselectiontryonce": common.validate_boolean_or_string,
     "srvallowedhostssuffix": common.validate_string,
     "tlsdisablecertificaterevocationcheck": common.validate_boolean_or_string,
+    "waitqueuesize": common.validate_positive_integer,
 }
 
 #: Files are read by :mod:`txmongo._settings`, with an error that names the option.
@@ -103,7 +104,6 @@ _KEYWORD_OPTIONS: dict[str, Validator] = {
     "srv_host_validator": common.validate_is_callable_or_none,
     "ssl_context_factory": _context_factory,
     "timeout": _seconds_or_none,
-    "wait_queue_size": common.validate_positive_integer,
     "write_concern": _instance(WriteConcern),
 }
 
@@ -115,6 +115,7 @@ _ALIASES = {
     "j": "journal",
     "max_adaptive_retries": "maxadaptiveretries",
     "ssl": "tls",
+    "wait_queue_size": "waitqueuesize",
     "wtimeout": "wtimeoutms",
 }
 

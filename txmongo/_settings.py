@@ -245,7 +245,7 @@ _PLAIN: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("srv_max_hosts", "srvmaxhosts", None),
     ("srv_service_name", "srvservicename", None),
     ("timeout", "timeoutms", None),
-    ("wait_queue_size", "wait_queue_size", None),
+    ("wait_queue_size", "waitqueuesize", None),
     ("wait_queue_timeout", "waitqueuetimeoutms", None),
     ("zlib_compression_level", "zlibcompressionlevel", None),
 )

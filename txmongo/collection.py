@@ -80,7 +80,8 @@ class Collection(Generic[DocumentType]):
     with:
 
     - :class:`~txmongo.errors.ServerSelectionTimeoutError`: no suitable server within ``serverSelectionTimeoutMS``;
-    - :class:`~txmongo.errors.WaitQueueTimeoutError`: no connection came free within ``waitQueueTimeoutMS``;
+    - :class:`~txmongo.errors.WaitQueueTimeoutError`: no connection came free within ``waitQueueTimeoutMS``, or
+      ``waitQueueSize`` operations of the client were waiting already;
     - :class:`~txmongo.errors.AutoReconnect`, :class:`~txmongo.errors.NetworkTimeout` or
       :class:`~txmongo.errors.NotPrimaryError`: the connection or the primary was lost. A write may have been carried
       out;

@@ -32,6 +32,7 @@ from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
+from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.client_bulk_write import ClientBulkWrite
@@ -146,6 +147,7 @@ class ConnectionPool(Generic[DocumentType]):
         self._endpoint_for = endpoint_for
         self._wrappers: list[DriverInfo] = []
         self._connector = self._create_connector()
+        self._crowd = Crowd(settings.wait_queue_size)
         self._topology = Topology(
             settings,
             clock=reactor,
@@ -153,6 +155,7 @@ class ConnectionPool(Generic[DocumentType]):
             connect_monitor=self._connect_monitor,
             srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
             on_resolved=self._resolved,
+            crowd=self._crowd,
         )
         listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
         command_log = settings.logs.log("command", self._topology.id)
@@ -204,6 +207,7 @@ class ConnectionPool(Generic[DocumentType]):
             listeners=self._settings.event_listeners,
             log=self._settings.logs.log("connection", self._topology.id),
             on_connect_error=failed,
+            crowd=self._crowd,
         )
 
     def _resolved(self, settings: ClientSettings) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from pymongo.read_preferences import Nearest, ReadPreference
 from pymongo.server_api import ServerApi, ServerApiVersion
 from pymongo.topology_description import TOPOLOGY_TYPE
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmongo
@@ -39,6 +42,7 @@ from txmongo.errors import (
     InvalidURI,
     OperationFailure,
     ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
 )
 from txmongo.protocol import MongoProtocol
 from txmongo.sessions import SessionOptions
@@ -569,6 +573,85 @@ class SrvTests(ClientCase):
         self.assertEqual(client.options.seeds, (("fake.example.com", 27017),))
         hellos = [command.document for command in self.server.received if "client" in command.document]
         self.assertTrue(all("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))
+
+
+class WaitQueueSizeTests(ClientCase):
+    """How many operations may wait, for a server and for a connection together."""
+
+    def refused(self, operation: Deferred[Any]) -> None:
+        """One that is not let in."""
+        error = self.failureResultOf(operation, WaitQueueTimeoutError).value
+        self.assertIn("waitQueueSize allows (", str(error))
+
+    def test_for_a_server(self) -> None:
+        """While no server answers, so many operations wait and one more fails at once; a place that is left is free."""
+        self.server.answer("isMaster", Behaviour.FALL_SILENT)
+        client = self.client(waitQueueSize=3)
+        waiting = [client.test.command("ping"), client.test.things.find_one(), client.getprotocol()]
+        for _ in range(2):
+            self.refused(client.test.command("ping"))
+            self.refused(client.test.things.insert_one({}))
+        waiting[1].cancel()
+        self.failureResultOf(waiting[1], CancelledError)
+        self.assertNoResult(client.test.command("ping").addErrback(lambda _: None))
+        self.refused(client.test.command("ping"))
+        waiting[0].addErrback(lambda _: None)
+        waiting[2].addErrback(lambda _: None)
+
+    def test_for_a_connection(self) -> None:
+        """Those that wait for a connection count, whichever server it is to, and none of those that were let in."""
+        self.server.answer("ping", Behaviour.FALL_SILENT)
+        client = self.client(waitQueueSize=3, maxPoolSize=1, pipelining=False)
+        waiting = [client.test.command("ping") for _ in range(3)]
+        self.turn()
+        waiting.append(client.test.command("ping"))
+        self.refused(client.test.command("ping"))
+        self.assertEqual(len(self.server.commands("ping")), 1)
+        for each in waiting:
+            self.assertNoResult(each)
+            each.addErrback(lambda _: None)
+
+    def test_again(self) -> None:
+        """An operation that is tried again waits, however many others do."""
+        client = self.client(waitQueueSize=1, maxPoolSize=1, pipelining=False)
+        self.result(client)
+        self.server.answer("find", Behaviour.HANG_UP, {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}})
+        reading, waiting = client.test.things.find_one(), client.test.command("ping")
+        self.refused(client.test.command("ping"))
+        self.turn()
+        self.clock.advance(0.5)
+        self.turn()
+        self.assertIsNone(self.successResultOf(reading))
+        waiting.addErrback(lambda _: None)
+
+    def test_memory(self) -> None:
+        """Refusals leave nothing behind."""
+        self.server.answer("isMaster", Behaviour.FALL_SILENT)
+        client = self.client(waitQueueSize=1)
+        waiting = client.test.command("ping").addErrback(lambda _: None)
+        self.refuse(client, 500)
+        calls = len(self.clock.getDelayedCalls())
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        self.refuse(client, 5000)
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 20_000)
+        self.assertEqual(len(self.clock.getDelayedCalls()), calls)
+        self.assertNoResult(waiting)
+
+    def refuse(self, client: ConnectionPool[Any], count: int) -> None:
+        """Begin operations that are refused."""
+        refused: list[int] = [0]
+
+        def note(failure: Failure) -> None:
+            failure.trap(WaitQueueTimeoutError)
+            refused[0] += 1
+
+        for _ in range(count):
+            client.test.things.update_one({}, {"$set": {"a": 1}}).addErrback(note)
+        gc.collect()
+        self.assertEqual(refused, [count])
 
 
 class SessionTests(ClientCase):

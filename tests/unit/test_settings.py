@@ -246,6 +246,14 @@ class KeywordTests(SynchronousTestCase):
         self.assertEqual((settings.ping_interval, settings.ping_timeout), (4, 5))
         self.assertEqual(settings.write_concern, WriteConcern(2, 7, True))
 
+    def test_wait_queue_size(self) -> None:
+        """How many operations may wait is said in the URI or by a keyword, in either spelling."""
+        self.assertEqual(parse_settings(PLAIN).wait_queue_size, 50_000)
+        self.assertEqual(parse_settings(PLAIN + "?waitQueueSize=3").wait_queue_size, 3)
+        for name in ("waitQueueSize", "wait_queue_size"):
+            self.assertEqual(parse_settings(PLAIN, **{name: 4}).wait_queue_size, 4)
+        self.assertRaises(ValueError, parse_settings, PLAIN, waitQueueSize=0)
+
     def test_values_as_objects(self) -> None:
         """codec_options and write_concern may be given whole."""
         options: CodecOptions[Any] = CodecOptions(SON)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from txmongo._cmap.endpoints import address_text
-from txmongo.errors import AutoReconnect, ConnectionFailure, InvalidOperation, WaitQueueTimeoutError
+from txmongo.errors import AutoReconnect, InvalidOperation, WaitQueueTimeoutError
 from txmongo.types import Address
 
 __all__ = ["CheckOutTimeoutError", "PoolClearedError", "PoolClosedError", "WaitQueueFullError"]
@@ -75,10 +75,10 @@ class CheckOutTimeoutError(WaitQueueTimeoutError):
         )
 
 
-class WaitQueueFullError(ConnectionFailure):
-    """More operations wait for a connection than ``wait_queue_size`` allows; this one was refused at once."""
+class WaitQueueFullError(WaitQueueTimeoutError):
+    """As many operations of the client wait as ``waitQueueSize`` allows; this one was refused at once."""
 
-    def __init__(self, address: Address, size: int) -> None:
-        self.message = f"{size} operations already wait for a connection to {address_text(address)}"
-        self.address = address
-        super().__init__(self.message)
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"as many operations as waitQueueSize allows ({size}) already wait for a server or a connection"
+        )

@@ -43,7 +43,7 @@ from txmongo._cmap.events import publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.sockets import Sockets
-from txmongo._cmap.wait_queue import Refusals, Waiter, WaitQueue
+from txmongo._cmap.wait_queue import Crowd, Refusals, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
 from txmongo._logs import ComponentLog
@@ -89,6 +89,7 @@ class Pool:
         listeners: Iterable[Any] | None = None,
         log: ComponentLog | None = None,
         on_connect_error: Callable[[Exception, int], None] | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         """
         :param connect: opens and authenticates a connection; cancelling its Deferred closes the socket.
@@ -96,6 +97,7 @@ class Pool:
         :param log: where the same is written to.
         :param on_connect_error: told of each failure to open a connection, with the generation it was opened in, before
             the operation that waits for it.
+        :param crowd: those who wait, of all pools of the client; its own if none is given.
         """
         self.address = address
         self.state = PoolState.PAUSED
@@ -114,7 +116,8 @@ class Pool:
         self._draining: set[Connection] = set()
         self._sockets = Sockets(clock)
         self._generations = Generations()
-        self._queue = WaitQueue()
+        self._crowd = crowd or Crowd(settings.wait_queue_size)
+        self._queue = WaitQueue(self._crowd)
         self._refusals = Refusals(clock)
         self._openings = Openings(
             address,
@@ -252,15 +255,16 @@ class Pool:
             self._events.checked_out(connection.id, 0.0)
         return connection
 
-    def check_out(self, request: CheckOut, deadline: Deadline) -> Deferred[Connection]:
+    def check_out(self, request: CheckOut, deadline: Deadline, *, again: bool = False) -> Deferred[Connection]:
         """Check a connection out, waiting for one if need be.
 
         :param deadline: when waiting ends in any case. Without one, ``waitQueueTimeoutMS`` limits the time until the
             opening of a connection for this request begins.
+        :param again: the operation was under way before; it may wait however many others do.
         :returns: a Deferred that fires with the connection. It fails with :class:`PoolClearedError` if the pool is
             paused or gets cleared, :class:`PoolClosedError` if it is or gets closed, :class:`CheckOutTimeoutError` if
-            the time is up, :class:`WaitQueueFullError` if too many wait, the connector's error if a connection could
-            not be opened for it, ``CancelledError`` if it is cancelled.
+            the time is up, :class:`WaitQueueFullError` if too many of the client wait, the connector's error if a
+            connection could not be opened for it, ``CancelledError`` if it is cancelled.
         """
         connection = self.check_out_now(request)
         if connection is not None:
@@ -268,12 +272,12 @@ class Pool:
         now = self._seconds()
         if self._events is not None:
             self._events.check_out_started()
-        refusal = self._refusal()
+        refusal = self._refusal(again)
         if refusal is not None:
             self._publish_failed_check_out(refusal, now)
             return fail(refusal)
         deferred: Deferred[Connection] = Deferred(partial(self._waiter_cancelled, request))
-        waiter = Waiter(request, now, deferred)
+        waiter = Waiter(request, now, deferred, counted=not again)
         self.operation_count += 1
         if not self._queue:
             self._watch.hurry()
@@ -283,14 +287,14 @@ class Pool:
         self._serve()
         return deferred
 
-    def _refusal(self) -> Exception | None:
+    def _refusal(self, again: bool) -> Exception | None:
         """Why nobody may wait for a connection now."""
         if self.state is PoolState.CLOSED:
             return PoolClosedError(self.address)
         if self.state is PoolState.PAUSED:
             return PoolClearedError.waiting(self.address, self._cleared_by)
-        if len(self._queue) >= self._settings.wait_queue_size:
-            return WaitQueueFullError(self.address, len(self._queue))
+        if self._crowd.full and not again:
+            return WaitQueueFullError(self._crowd.limit)
         return None
 
     def _choose(self, request: CheckOut, now: float, *, copy: bool = False) -> Connection | None:

@@ -1,7 +1,7 @@
-"""Those who wait for a connection, in order, and how they are told that they wait in vain.
+"""Those who wait for a connection, in order; how many of a client may wait; how they are told that they wait in vain.
 
-Only the order, each one's time limit and the telling live here; who is served, and with what, is the pool's. CMAP
-specification, "WaitQueue": ordered, fair, and left at once when the time is up.
+Only the order, each one's time limit, the count and the telling live here; who is served, and with what, is the pool's.
+CMAP specification, "WaitQueue": ordered, fair, and left at once when the time is up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txmongo._cmap.connection import CheckOut, Connection
 
-__all__ = ["Refusals", "WaitQueue", "Waiter"]
+__all__ = ["Crowd", "Refusals", "WaitQueue", "Waiter"]
 
 
 @attrs.define(eq=False)
@@ -26,6 +26,7 @@ class Waiter:
     :ivar deferred: what to tell; ``None`` for a second copy, which is told by its ``resend``.
     :ivar original: the request that this is the second copy of.
     :ivar time_limit: the delayed call that ends the waiting.
+    :ivar counted: it is one of its client's :class:`Crowd`.
     """
 
     request: CheckOut
@@ -33,12 +34,39 @@ class Waiter:
     deferred: Deferred[Connection] | None = None
     original: CheckOut | None = None
     time_limit: IDelayedCall | None = None
+    counted: bool = False
+
+
+class Crowd:
+    """How many operations of one client wait, for a server or for a connection, and how many may.
+
+    An operation that is tried again is never refused and not counted: it has been under way before. Thus one that was
+    let in to wait for a server is never refused when it has to wait for a connection too.
+
+    :ivar limit: how many may wait: ``waitQueueSize``.
+    :ivar waiting: how many do.
+    """
+
+    __slots__ = ("limit", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would be too many."""
+        return self.waiting >= self.limit
+
+    def __repr__(self) -> str:
+        return f"<Crowd {self.waiting} of {self.limit}>"
 
 
 class WaitQueue:
     """The waiting requests, the one to be served next first. Every way out of it stops that one's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd = crowd
         self._waiters: OrderedDict[CheckOut, Waiter] = OrderedDict()
         #: A moved request -> its second copy.
         self._copies: dict[CheckOut, CheckOut] = {}
@@ -60,6 +88,7 @@ class WaitQueue:
 
     def append(self, waiter: Waiter) -> None:
         """Let one wait, after all others."""
+        self._crowd.waiting += waiter.counted
         self._waiters[waiter.request] = waiter
 
     def push_front(self, waiters: list[Waiter]) -> None:
@@ -75,6 +104,7 @@ class WaitQueue:
         waiter = self._waiters.pop(request, None)
         if waiter is None:
             return None
+        self._crowd.waiting -= waiter.counted
         if waiter.original is not None:
             del self._copies[waiter.original]
         if waiter.time_limit is not None and waiter.time_limit.active():

@@ -86,6 +86,7 @@ class Executor:
         :returns: a Deferred that fires with what the operation makes of the server's reply. It fails with
             :class:`~txmongo.errors.ServerSelectionTimeoutError` if no server fits within ``serverSelectionTimeoutMS``,
             :class:`~txmongo.errors.WaitQueueTimeoutError` if no connection comes free within ``waitQueueTimeoutMS``,
+            or at once if ``waitQueueSize`` operations of the client wait already,
             :class:`~txmongo.errors.AutoReconnect` if the connection is lost, the error that the server answered,
             ``CancelledError`` if it is cancelled (the server may then still carry the command out),
             :class:`~txmongo.errors.InvalidOperation` if the client is closed.
@@ -132,6 +133,7 @@ class Executor:
             deprioritized=() if history is None else history.deprioritized,
             allow_ghost=operation.allow_ghost,
             operation_id=attempt.number() if self._logs_selection else 0,
+            again=history is not None,
         )
         deferred.addCallbacks(self._check_out, self._not_selected, callbackArgs=(attempt,), errbackArgs=(attempt,))
         return deferred
@@ -139,7 +141,7 @@ class Executor:
     def _check_out(self, server: Server, attempt: Attempt) -> Deferred[Any]:
         attempt.server = server
         attempt.server_description = server.description
-        deferred: Deferred[Any] = server.pool.check_out(attempt, Deadline.never)
+        deferred: Deferred[Any] = server.pool.check_out(attempt, Deadline.never, again=attempt.history is not None)
         deferred.addCallbacks(attempt.send, attempt.not_checked_out)
         return deferred
 

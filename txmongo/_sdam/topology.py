@@ -21,6 +21,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmongo._cmap.errors import WaitQueueFullError
+from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._pymongo import (
     SERVER_TYPE,
@@ -69,7 +71,17 @@ def _log_unexpected(failure: Failure) -> None:
 class _Waiter:
     """An operation that waits for a server."""
 
-    __slots__ = ("address", "allow_ghost", "deferred", "deprioritized", "operation", "selector", "started", "timer")
+    __slots__ = (
+        "address",
+        "again",
+        "allow_ghost",
+        "deferred",
+        "deprioritized",
+        "operation",
+        "selector",
+        "started",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -78,6 +90,7 @@ class _Waiter:
         address: Address | None,
         operation: str,
         allow_ghost: bool,
+        again: bool,
         started: float,
     ) -> None:
         self.selector = selector
@@ -85,6 +98,7 @@ class _Waiter:
         self.address = address
         self.operation = operation
         self.allow_ghost = allow_ghost
+        self.again = again
         self.started = started
         self.timer: IDelayedCall | None = None
         self.deferred: Deferred[Server]
@@ -103,6 +117,7 @@ class Topology:
     :param srv: finds the servers of a ``mongodb+srv`` connection string.
     :param on_resolved: told the settings that DNS completed, before any server is connected to.
     :param random: chooses between servers that suit equally well.
+    :param crowd: those of the client who wait, the same that its pools have; its own if none is given.
     """
 
     def __init__(
@@ -115,6 +130,7 @@ class Topology:
         srv: SrvResolver | None = None,
         on_resolved: Callable[[ClientSettings], None] | None = None,
         random: Random | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self.id = ObjectId()
         self.servers: dict[Address, Server] = {}
@@ -125,6 +141,7 @@ class Topology:
         self._srv = srv
         self._on_resolved = on_resolved
         self._random = random or Random()
+        self._crowd = crowd or Crowd(settings.wait_queue_size)
         self._monitor_settings = MonitorSettings.from_settings(settings)
         self._events = SdamEvents(settings.event_listeners, self.id, settings.logs.log("topology", self.id))
         selection_log = settings.logs.log("serverSelection", self.id)
@@ -281,6 +298,7 @@ class Topology:
         deprioritized: Collection[Address] = (),
         allow_ghost: bool = False,
         operation_id: int = 0,
+        again: bool = False,
     ) -> Deferred[Server]:
         """Wait for a server that suits an operation. Opens the topology.
 
@@ -293,14 +311,16 @@ class Topology:
             server, for clients that were configured as TxMongo's users do: one seed, no set name, and a read preference
             other than primary.
         :param operation_id: its number, for the log.
+        :param again: the operation was under way before; it may wait however many others do.
         :returns: a Deferred that fires with the server; cancelling it ends the wait. It fails with
             :class:`~txmongo.errors.ServerSelectionTimeoutError` when the time is over,
             :class:`~txmongo.errors.ConfigurationError` at once when no server of this deployment can ever do,
+            :class:`~txmongo.errors.WaitQueueTimeoutError` at once when ``waitQueueSize`` operations wait,
             :class:`~txmongo.errors.InvalidOperation` when the topology is or gets closed.
         """
         now = self._clock.seconds()
         limit = Deadline.after(self._clock, self._settings.server_selection_timeout).earlier(deadline)
-        waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, now)
+        waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, again, now)
         if self._selection_log is None or address is not None:
             return self._find_or_wait(waiter, limit)
         remaining = limit.remaining(now) or 0.0
@@ -316,9 +336,12 @@ class Topology:
             return fail()
         if server is not None:
             return succeed(server)
+        if self._crowd.full and not waiter.again:
+            return fail(WaitQueueFullError(self._crowd.limit))
         remaining = limit.remaining(waiter.started)
         waiter.deferred = Deferred(partial(self._cancelled, waiter))
         self._waiters[waiter] = None
+        self._crowd.waiting += not waiter.again
         if remaining is not None:
             waiter.timer = self._clock.callLater(remaining, self._give_up, waiter)
         self.open()
@@ -399,6 +422,7 @@ class Topology:
         if waiter not in self._waiters:
             return False
         del self._waiters[waiter]
+        self._crowd.waiting -= not waiter.again
         timer, waiter.timer = waiter.timer, None
         if timer is not None and timer.active():
             timer.cancel()

@@ -442,10 +442,17 @@ class WaitingTests(PoolTestCase):
         self.assertEqual(self.pool.operation_count, 0)
 
     def test_queue_is_full(self) -> None:
-        """Beyond wait_queue_size one is refused at once."""
+        """Beyond waitQueueSize one is refused at once, but not one that was under way before."""
         waiting = self.full(wait_queue_size=1)
-        self.failureResultOf(self.pool.check_out(CheckOut("find"), NEVER), WaitQueueFullError)
+        error = self.failureResultOf(self.pool.check_out(CheckOut("find"), NEVER), WaitQueueFullError).value
+        self.assertIn("waitQueueSize", str(error))
         self.assertNoResult(waiting)
+        again = self.pool.check_out(CheckOut("find"), NEVER, again=True)
+        self.assertNoResult(again)
+        self.assertEqual((self.pool.waiting_count, self.pool._crowd.waiting), (2, 1))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.pool._crowd.waiting, 0)
 
     def test_clear(self) -> None:
         """clear() fails all who wait with PoolClearedError, in the next turn of the reactor."""

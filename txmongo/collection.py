@@ -22,6 +22,7 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txmongo._legacy.collection import LegacyCollection
 from txmongo._ops import admin, find_and_modify, insert
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import (
@@ -68,7 +69,7 @@ CursorT = TypeVar("CursorT")
 _NAMESPACE_NOT_FOUND = 26
 
 
-class Collection(Generic[DocumentType]):
+class Collection(LegacyCollection, Generic[DocumentType]):
     """A collection of a database, with the options for what is done through this object.
 
     Get one by ``database.name`` or ``database["name"]``; a collection's attributes and items are its subcollections. It

@@ -113,6 +113,16 @@ class CompatTestCase(TestCase):
         await self.things.drop()
         self.commands.sent.clear()
 
+    def fixed_client(self, uri: str | None = None) -> ConnectionPool[Any]:
+        """A client with one connection, on which everything is done in the order of the calls."""
+        client: ConnectionPool[Any] = ConnectionPool(uri or self.uri, pool_size=1, event_listeners=[self.commands])
+        self.addCleanup(client.disconnect)
+        return client
+
+    def sent(self, name: str) -> list[Any]:
+        """The commands of that name that were sent."""
+        return [command for command in self.commands.sent if name in command]
+
     async def failure(self, deferred: defer.Deferred[Any], *kinds: type[Exception]) -> Any:
         """The exception of one of these classes with which ``deferred`` fails."""
         return await self.assertFailure(deferred, *kinds)

@@ -8,6 +8,7 @@ enumerating indexes specifications.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bson.code import Code
@@ -46,7 +47,7 @@ from txmongo._ops.client_sessions import check_session, effective_write_concern
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
 from txmongo._ops.delete import DeleteMany, DeleteOne, delete_statement
 from txmongo._ops.distinct import Distinct
-from txmongo._ops.find import FindOne, check_count
+from txmongo._ops.find import FindOne, check_count, find_one_template
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
 from txmongo._ops.map_reduce import MapReduce
 from txmongo._ops.update import UpdateMany, UpdateOne, update_statement
@@ -243,6 +244,14 @@ class Collection(LegacyCollection, Generic[DocumentType]):
     def __repr__(self) -> str:
         return f"Collection({self._database!r}, {self._name!r})"
 
+    @cached_property
+    def _find_one_template(self) -> tuple[bytes, bytes] | None:
+        return find_one_template(self._database_name, self._name, self._codec_options, self._read_concern)
+
+    @cached_property
+    def _insert_template(self) -> tuple[bytes, bytes] | None:
+        return insert.insert_template(self._target)
+
     @property
     def _target(self) -> WriteTarget:
         """What write operations need to know of this collection; made at the first one."""
@@ -290,7 +299,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         if not isinstance(document, RawBSONDocument) and "_id" not in document:
             document["_id"] = ObjectId()
         options = write_options(comment, None, bypass_document_validation)
-        return self._execute(insert.InsertOne(target, document, options, session))
+        return self._execute(
+            insert.InsertOne(target, document, options, session, self._insert_template if options is None else None)
+        )
 
     def insert_many(
         self,
@@ -731,6 +742,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
                 self._codec_options,
                 self._read_preference,
                 self._read_concern,
+                None,
+                self._find_one_template,
             )
         )
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import bson
+from bson.binary import Binary
 from bson.codec_options import CodecOptions
+from bson.int64 import Int64
 from bson.son import SON
+from bson.timestamp import Timestamp
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
@@ -15,9 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._pymongo import ZlibContext
 from txmongo._wire.decoder import Decoder, decode_message
+from txmongo._wire.envelope import encode_elements
 from txmongo._wire.header import OP_COMPRESSED, next_request_id
 from txmongo._wire.op_legacy import Query, Reply
-from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, Msg
+from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg
 from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, ProtocolError
 from txmongo.protocol import (
     MongoClientProtocol,
@@ -351,6 +355,116 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(transport.aborted)
         protocol.connectionLost(Failure(ConnectionDone()))
         self.failureResultOf(reply, AutoReconnect)
+
+
+class Clock:
+    """Takes the cluster time of replies."""
+
+    def __init__(self) -> None:
+        self.latest = -1
+
+    def take(self, cluster_time: int, element: bytes) -> None:
+        self.latest = cluster_time
+
+
+class EncodedMsgTests(SynchronousTestCase):
+    """Commands of the driver's most travelled ways."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.protocol, self.transport = connected()
+
+    def send(self) -> Deferred[Any]:
+        request_id = next_request_id()
+        wire = encode_elements(request_id, [bson.encode({"find": "c", "$db": "d"})[4:-1]])
+        return self.protocol.send_msg(EncodedMsg(request_id, wire, 0, None, self.clock), DEFAULT, None)
+
+    def test_times_are_taken(self) -> None:
+        """The reply comes without the times, and the clock has the cluster time."""
+        reply = self.send()
+        [request] = written(self.transport)
+        self.assertEqual(request.to_dict(), {"find": "c", "$db": "d"})
+        signature = {"hash": Binary(b"h" * 20), "keyId": Int64(1)}
+        times = {
+            "$clusterTime": {"clusterTime": Timestamp(5, 6), "signature": signature},
+            "operationTime": Timestamp(5, 6),
+        }
+        self.protocol.dataReceived(answer(request, {"x": 1, "ok": 1.0, **times}))
+        self.assertEqual(self.successResultOf(reply), {"x": 1, "ok": 1.0})
+        self.assertEqual(self.clock.latest, 5 << 32 | 6)
+
+    def test_other_reply(self) -> None:
+        """A reply that is not so is decoded as a whole and checked."""
+        replies = [self.send() for _ in range(2)]
+        first, second = written(self.transport)
+        self.protocol.dataReceived(answer(first, {"x": 1, "ok": 1.0}) + answer(second, {"ok": 0.0, "errmsg": "no"}))
+        self.assertEqual(self.successResultOf(replies[0]), {"x": 1, "ok": 1.0})
+        self.failureResultOf(replies[1], OperationFailure)
+
+    def test_other_kind_of_message(self) -> None:
+        """A command that is answered by anything but an OP_MSG fails."""
+        reply = self.send()
+        [request] = written(self.transport)
+        legacy = Reply(response_to=request.request_id, documents=[bson.encode({"ok": 1})])
+        self.protocol.dataReceived(legacy.encode(next_request_id()))
+        self.failureResultOf(reply, ProtocolError)
+
+
+class SeamTests(SynchronousTestCase):
+    """Programs put a _send_raw_msg of their own in the place of the protocol's."""
+
+    def seen(self, protocol: MongoProtocol, transport: Any, messages: list[Msg], replies: list[Any]) -> None:
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1, "x": 2}))
+        self.assertEqual(self.successResultOf(reply), {"ok": 1, "x": 2})
+        self.assertEqual(
+            [message.to_dict() for message in [*messages, *replies]], [ping().to_dict(), {"ok": 1, "x": 2}]
+        )
+
+    def test_on_the_class(self) -> None:
+        """One on a subclass sees each message and its reply."""
+        messages: list[Msg] = []
+        replies: list[Any] = []
+
+        class Traced(MongoProtocol):
+            def _send_raw_msg(self, msg: Msg) -> Deferred[Any]:
+                messages.append(msg)
+                return super()._send_raw_msg(msg).addCallback(self.note)
+
+            def note(self, reply: Any) -> Any:
+                replies.append(reply)
+                return reply
+
+        protocol, transport = Traced(), AbortableTransport()
+        protocol.makeConnection(transport)
+        self.seen(protocol, transport, messages, replies)
+
+    def test_on_the_instance(self) -> None:
+        """One on an instance sees each message; a request that is answered elsewhere passes it too."""
+        messages: list[Msg] = []
+        protocol, transport = connected()
+        original = protocol._send_raw_msg
+
+        def traced(msg: Msg) -> Deferred[Any]:
+            messages.append(msg)
+            return original(msg)
+
+        self.patch(protocol, "_send_raw_msg", traced)
+        self.seen(protocol, transport, messages, [Msg(body=bson.encode({"ok": 1, "x": 2}))])
+        moved = protocol.send_msg(ping(), DEFAULT, None)
+        protocol.resolve(written(transport)[0].request_id, {"ok": 1, "y": 3})
+        self.assertEqual(self.successResultOf(moved), {"ok": 1, "y": 3})
+
+    def test_raw(self) -> None:
+        """It may be called itself, and fires with the reply as a message, or with None at once for no reply."""
+        protocol, transport = connected()
+        reply = protocol._send_raw_msg(ping())
+        protocol.dataReceived(answer(written(transport)[0], {"ok": 1}))
+        self.assertEqual(self.successResultOf(reply).to_dict(), {"ok": 1})
+        unacknowledged = Msg(body=ping().body, flag_bits=MORE_TO_COME)
+        self.assertIsNone(self.successResultOf(protocol._send_raw_msg(unacknowledged)))
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(protocol._send_raw_msg(ping()), AutoReconnect)
 
 
 class LossTests(SynchronousTestCase):

@@ -21,6 +21,9 @@ from txmongo._deferreds import current_failure
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.command_events import CommandEvents, SentCommand
 from txmongo._ops.retry import Stage, supports_retryable_writes
+from txmongo._wire.envelope import elements_of, encode_elements
+from txmongo._wire.header import next_request_id
+from txmongo._wire.op_msg import EncodedMsg
 from txmongo.errors import AutoReconnect, ConfigurationError, DocumentTooLarge, NotPrimaryError, OperationFailure
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Owner(Protocol):
     server_api: Mapping[str, Any] | None
     sessions: Sessions
     moves_reads: bool
+    plain: bool
 
     def read_preference_document(
         self, read_preference: ServerMode, description: StreamDescription
@@ -74,23 +78,21 @@ class Attempt(CheckOut):
     :ivar operation_id: the same for all attempts of an operation, where somebody listens to its events.
     """
 
-    __slots__ = (
-        "_copy",
-        "_copy_deferred",
-        "_original",
-        "_outcome",
-        "_owner",
-        "_request_id",
-        "_sent",
-        "history",
-        "operation",
-        "operation_id",
-        "pinned_address",
-        "read_preference",
-        "server",
-        "server_description",
-        "use",
-    )
+    # Not slots: nearly every attempt differs from these in nothing, and one is made for every operation.
+    abandoned = False
+    connection: Connection | None = None
+    pinned_address: Address | None = None
+    server: Server | None = None
+    server_description: ServerDescription | None = None
+    use: SessionUse | None = None
+    history: History | None = None
+    operation_id = 0
+    _sent: SentCommand | None = None
+    _copy: Attempt | None = None
+    _original: Attempt | None = None
+    _outcome: Deferred[Any] | None = None
+    _copy_deferred: Deferred[Any]
+    _request_id: int
 
     def __init__(self, owner: Owner, operation: Operation[Any], read_preference: Any) -> None:
         # The parent's fields are set here, not by a call up: this runs once per operation.
@@ -99,21 +101,9 @@ class Attempt(CheckOut):
         self.movable = owner.moves_reads and operation.retry is RetryKind.READ
         self.bounded = operation.bounded
         self.unacknowledged = not operation.acknowledged
-        self.abandoned = False
-        self.connection = None
         self.operation = operation
         self.read_preference = read_preference
-        self.pinned_address: Address | None = None
-        self.server: Server | None = None
-        self.server_description: ServerDescription | None = None
-        self.use: SessionUse | None = None
-        self.history: History | None = None
-        self.operation_id = 0
         self._owner = owner
-        self._sent: SentCommand | None = None
-        self._copy: Attempt | None = None
-        self._original: Attempt | None = None
-        self._outcome: Deferred[Any] | None = None
 
     def following(self, history: History) -> Attempt:
         """The next attempt of the same operation."""
@@ -148,13 +138,17 @@ class Attempt(CheckOut):
 
     def send(self, connection: Connection) -> Deferred[Any]:
         """Write the command on the connection that was checked out; fires with the operation's result."""
+        operation = self.operation
         try:
-            msg = self._message(connection)
+            msg = None
+            if operation.template is not None and operation.session is None and self._owner.plain:
+                msg = self._plain_message(connection)
+            if msg is None:
+                msg = self._message(connection)
         except Exception:
             failure = current_failure()
             self._check_in()
             return self._unsent(self._owner.after_failure(self, failure, Stage.BUILDING))
-        operation = self.operation
         deferred = connection.protocol.send_msg(msg, operation.reply_codec_options, operation.session)
         deferred.addCallbacks(self._succeeded, self._failed)
         return deferred
@@ -173,6 +167,25 @@ class Attempt(CheckOut):
         if isinstance(cause, OperationFailure):
             failure = Failure(OperationFailure(str(cause), cause.code, cause.details))
         return self._owner.after_failure(self, failure, Stage.CHECK_OUT)
+
+    def _plain_message(self, connection: Connection) -> Msg | None:
+        """:meth:`_message` for an operation that has its fields in BSON; ``None`` if it is to be made there."""
+        if self.history is not None:
+            return None
+        operation, owner = self.operation, self._owner
+        description = connection.description
+        elements = operation.elements(description)
+        if elements is None:
+            return None
+        if operation.sends_read_preference:
+            read_preference = owner.read_preference_document(self.read_preference, description)
+            if read_preference is not None:
+                elements.append(elements_of({"$readPreference": read_preference}))
+        sessions = owner.sessions
+        self.use = sessions.begin_in_elements(operation, elements, description, self.started_at)
+        self._request_id = request_id = next_request_id()
+        wire = encode_elements(request_id, elements)
+        return EncodedMsg(request_id, wire, 0, None, sessions.cluster_clock)
 
     def _message(self, connection: Connection) -> Msg:
         """Complete the operation's command for this connection, encode it, and tell those who listen."""
@@ -221,11 +234,16 @@ class Attempt(CheckOut):
         if self._copy is not None:
             self._drop_copy()
         assert self.server is not None
+        use, sessions = self.use, self._owner.sessions
         result, failure = None, None
         try:
-            result = self._read(reply)
+            if use is not None and reply is not None:
+                sessions.answered(use, reply)
+            result = self.operation.parse(reply, self)
         except Exception:
             failure = current_failure()
+        else:
+            sessions.end(use)
         # Only now: who has waited for the connection finds the session free that this operation used.
         self.server.pool.check_in(self, abandoned=self.abandoned)
         if self._sent is not None:

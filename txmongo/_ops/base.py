@@ -106,6 +106,10 @@ class Operation(Generic[ResultT]):
     #: Whether a member of a replica set that is not initiated yet may run it: only what the user names a command.
     allow_ghost: ClassVar[bool] = False
 
+    #: The parts of the command in BSON that are the same for many operations, ``None`` where :meth:`elements` is not to
+    #: be asked. A subclass that has them makes this a slot; its reply is then decoded into a dict, by no type registry.
+    template: Any = None
+
     def __init__(
         self,
         database: str,
@@ -137,6 +141,17 @@ class Operation(Generic[ResultT]):
         :raises ConfigurationError: the server is too old for an option that was given; nothing was sent.
         """
         raise NotImplementedError
+
+    def elements(self, description: StreamDescription) -> list[bytes] | None:
+        """What :meth:`build` and :meth:`encode` make, ``$db`` included, as fields in BSON: for what is sent most often.
+
+        Asked only with a :attr:`template`, of the first attempt, without a session of the application's, where nobody
+        listens to commands.
+
+        :returns: ``None`` to be asked for :meth:`build` after all.
+        :raises InvalidDocument: bson's own error for a value that it cannot encode.
+        """
+        return None
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> ResultT:
         """The operation's result for a reply whose ``ok`` is 1; ``None`` for an unacknowledged one.

@@ -28,7 +28,8 @@ or :data:`~txmongo._ops.transactions.NO_SESSION`.
    pool if every command that carried it was answered, a second copy's included; else it is dirty and forgotten. A
    number that was used is never used again. No effect on what a cursor kept.
 
-On the hot path these are ``begin``, ``answered`` and ``end``.
+On the hot path these are ``begin``, ``answered`` and ``end``. :meth:`Sessions.begin_in_elements` is ``begin`` for
+commands that are put together from BSON (:meth:`Operation.elements <txmongo._ops.base.Operation.elements>`).
 
 Cursors: ``parse`` of a command that makes a cursor asks its context for the use. If the cursor's id is not 0, the batch
 takes ``use.keep()`` along; the cursor makes it the ``session`` of its getMores and of killCursors, and calls
@@ -42,6 +43,7 @@ Fronts call :func:`check_session` with the ``session`` argument before anything 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,9 @@ __all__ = ["Sessions", "check_session", "effective_write_concern", "in_transacti
 
 _WRITE = RetryKind.WRITE
 _NEVER = math.inf
+#: An Int64 field in BSON, without its value.
+_TXN_NUMBER = b"\x12txnNumber\0"
+_pack_int64 = struct.Struct("<q").pack
 
 
 class Sessions:
@@ -150,12 +155,29 @@ class Sessions:
             command["$clusterTime"] = cluster_time
         return use
 
-    def _implicit(self, operation: Operation[Any], description: StreamDescription) -> SessionUse | None:
+    def begin_in_elements(
+        self, operation: Operation[Any], elements: list[bytes], description: StreamDescription, now: float
+    ) -> SessionUse | None:
+        """:meth:`begin` for a command whose fields are in BSON already, without a session of the application's."""
+        use = self._implicit(operation, description, now)
+        if use is not None:
+            elements.append(use.server_session.element)
+            if use.txn_number is not None:
+                elements.append(_TXN_NUMBER + _pack_int64(use.txn_number))
+            use.in_flight = 1
+        cluster_time = self.cluster_clock.element
+        if cluster_time:
+            elements.append(cluster_time)
+        return use
+
+    def _implicit(
+        self, operation: Operation[Any], description: StreamDescription, now: float | None = None
+    ) -> SessionUse | None:
         """A session for one operation, unless none can be used: its end has to be seen."""
         timeout = description.logical_session_timeout_minutes
         if timeout is None or not operation.acknowledged:
             return None
-        server_session = self.pool.acquire(_NEVER if description.load_balanced else timeout)
+        server_session = self.pool.acquire(_NEVER if description.load_balanced else timeout, now)
         use = SessionUse(server_session, self.pool)
         if operation.retry is _WRITE and self._retry_writes and sends_txn_number(operation, description):
             use.txn_number = server_session.next_txn_number()
@@ -200,9 +222,8 @@ class Sessions:
     def answered(self, use: SessionUse, reply: Mapping[str, Any]) -> None:
         """A reply with ``ok: 1`` has come."""
         use.in_flight -= 1
-        cluster_time = reply.get("$clusterTime")
-        if cluster_time is not None:
-            self.cluster_clock.advance(cluster_time)
+        if "$clusterTime" in reply:
+            self.cluster_clock.advance(reply["$clusterTime"])
         if use.session is not None:
             use.session.learn(reply, use)
             if use.commits and use.transaction is not None:
@@ -236,7 +257,9 @@ class Sessions:
         if use.session is not None:
             use.session.give_up(use)
         elif not use.kept:
-            use.release()
+            if use.in_flight:
+                use.server_session.dirty = True
+            self.pool.release(use.server_session)
 
 
 def _pin_to_mongos(transaction: Transaction, address: Address) -> None:

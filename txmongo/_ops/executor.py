@@ -50,6 +50,7 @@ class Executor:
     :ivar events: publishes command events, ``None`` when nobody listens.
     :ivar server_api: the fields of the declared Stable API, ``None`` without.
     :ivar sessions: the client's sessions.
+    :ivar plain: commands carry nothing but what the operation and its implicit session put there, and nobody listens.
     :ivar moves_reads: reads that wait behind a stalled request may be sent a second time (it counts as a retry).
     """
 
@@ -74,6 +75,7 @@ class Executor:
         self.sessions = Sessions(clock.seconds, retry_writes=settings.retry_writes)
         self._logs_selection = settings.logs.shows("serverSelection")
         self.moves_reads = settings.retry_reads and settings.pipelining and settings.pool_size is None
+        self.plain = events is None and server_api is None
         self._policy = RetryPolicy.from_settings(settings)
         self._random = random or Random()
         self._closed = False

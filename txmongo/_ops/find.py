@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -23,11 +24,12 @@ from txmongo._ops.arguments import (
 )
 from txmongo._ops.base import Operation, ReplyContext, RetryKind, collation_document
 from txmongo._ops.cursors import CursorOperation, malformed
+from txmongo._wire.envelope import elements_of
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["FLAGS", "Find", "FindOne", "bounds_document", "check_count", "find_fields"]
+__all__ = ["FLAGS", "Find", "FindOne", "bounds_document", "check_count", "find_fields", "find_one_template"]
 
 _FIND_USER_FIELDS: Mapping[str, Any] = {"cursor": {"firstBatch": 1}}
 
@@ -129,10 +131,25 @@ def check_count(name: str, value: Any) -> int:
     return value
 
 
+def find_one_template(
+    database: str, collection: str, codec_options: CodecOptions[Any], read_concern: ReadConcern | None
+) -> tuple[bytes, bytes] | None:
+    """The fields of :class:`FindOne`'s command before and after the filter's document, for one without further fields.
+
+    :returns: ``None`` where replies need more than the plain decoder.
+    """
+    if codec_options.document_class is not dict or codec_options.type_registry != DEFAULT_CODEC_OPTIONS.type_registry:
+        return None
+    after: dict[str, Any] = {"limit": 1, "singleBatch": True}
+    if read_concern is not None and read_concern.level is not None:
+        after["readConcern"] = read_concern.document
+    return elements_of({"find": collection}) + b"\x03filter\0", elements_of({**after, "$db": database})
+
+
 class FindOne(Operation[Any]):
     """Find one document; the result is the document, or ``None``."""
 
-    __slots__ = ("collection", "fields", "filter", "read_concern")
+    __slots__ = ("collection", "fields", "filter", "read_concern", "template")
 
     name = "find"
     retry = RetryKind.READ
@@ -149,11 +166,13 @@ class FindOne(Operation[Any]):
         read_preference: Any = ReadPreference.PRIMARY,
         read_concern: ReadConcern | None = None,
         session: Any = None,
+        template: tuple[bytes, bytes] | None = None,
     ) -> None:
         """
         :param filter: the query, sent as it is.
         :param fields: further fields of the command under their names on the wire: ``projection``, ``sort``...
         :param read_concern: ``None`` for the server's default, which costs least.
+        :param template: what :func:`find_one_template` made of the other arguments.
         """
         # The parent's fields are set here, not by a call up: this is the driver's most travelled way.
         self.database = database
@@ -167,6 +186,7 @@ class FindOne(Operation[Any]):
         self.address = None
         self.acknowledged = True
         self.exclusive = False
+        self.template = template
         if not fields and is_id_equality(filter):
             self.bounded = True
             self.service_class = "find:id"
@@ -182,6 +202,14 @@ class FindOne(Operation[Any]):
         if self.read_concern is not None and self.read_concern.level is not None:
             command["readConcern"] = self.read_concern.document
         return command
+
+    def elements(self, description: StreamDescription) -> list[bytes] | None:
+        """The command in BSON."""
+        query = bson.encode(self.filter, False, self.codec_options)
+        if len(query) > description.max_bson_size:
+            return None
+        before, after = self.template
+        return [before, query, after]
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
         """The document, or ``None`` if none matched."""

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import bson
 from bson.raw_bson import RawBSONDocument
+from pymongo.read_preferences import ReadPreference
 from pymongo.results import InsertOneResult
 
-from txmongo._ops.base import ReplyContext, RetryKind
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, ReplyContext, RetryKind
 from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
+from txmongo._wire.envelope import elements_of
 
-__all__ = ["InsertOne"]
+if TYPE_CHECKING:
+    from txmongo._cmap.description import StreamDescription
+
+__all__ = ["InsertOne", "insert_template"]
+
+
+_start_of_array = struct.Struct("<i3s").pack
+
+
+def insert_template(target: WriteTarget) -> tuple[bytes, bytes] | None:
+    """The fields of :class:`InsertOne`'s command before and after its document, for one without options.
+
+    :returns: ``None`` if there will be no reply, or one that needs more than the plain decoder.
+    """
+    if not target.acknowledged or target.reply_codec_options is not REPLY_CODEC_OPTIONS:
+        return None
+    after: dict[str, Any] = {"$db": target.database}
+    if target.write_concern is not None:
+        after = {"writeConcern": target.write_concern, **after}
+    return elements_of({"insert": target.collection, "ordered": True}) + b"\x04documents\0", b"\0" + elements_of(after)
 
 
 class InsertOne(WriteOperation[InsertOneResult]):
@@ -21,7 +44,7 @@ class InsertOne(WriteOperation[InsertOneResult]):
     :ivar inserted_id: its ``_id`` at the call, ``None`` for raw BSON.
     """
 
-    __slots__ = ("document", "inserted_id")
+    __slots__ = ("document", "inserted_id", "template")
 
     name = "insert"
     statements_field = "documents"
@@ -33,14 +56,40 @@ class InsertOne(WriteOperation[InsertOneResult]):
         document: Mapping[str, Any],
         options: dict[str, Any] | None = None,
         session: Any = None,
+        template: tuple[bytes, bytes] | None = None,
     ) -> None:
-        super().__init__(target, target.insert_class, options, bounded=target.answers_soon, session=session)
+        """
+        :param template: what :func:`insert_template` made of ``target``, if there are no ``options``.
+        """
+        # The parents' fields are set here, not by a call up: this is one of the driver's most travelled ways.
+        self.database = target.database
+        self.codec_options = target.codec_options
+        self.reply_codec_options = target.reply_codec_options
+        self.read_preference = ReadPreference.PRIMARY
+        self.address = None
+        self.session = session
+        self.acknowledged = target.acknowledged
+        self.service_class = target.insert_class
+        self.bounded = target.answers_soon
+        self.exclusive = False
+        self.target = target
+        self.options = options
+        self.template = template
         self.document = document
         self.inserted_id = None if isinstance(document, RawBSONDocument) else document["_id"]
 
     def statements(self) -> list[Any]:
         """The document."""
         return [self.document]
+
+    def elements(self, description: StreamDescription) -> list[bytes] | None:
+        """The command in BSON."""
+        document = bson.encode(self.document, False, self.codec_options)
+        size = len(document)
+        if size > description.max_bson_size:
+            return None
+        before, after = self.template
+        return [before, _start_of_array(size + 8, b"\x030\0"), document, after]
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> InsertOneResult:
         """The document's ``_id``."""

@@ -14,6 +14,8 @@ from uuid import uuid4
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.int64 import Int64
 
+from txmongo._wire.envelope import elements_of
+
 __all__ = ["ServerSession", "ServerSessionPool"]
 
 #: Minutes after which servers forget an unused session, if nothing was heard of another value.
@@ -26,6 +28,7 @@ class ServerSession:
     """One session of a server, used by one operation or one application's session at a time.
 
     :ivar lsid: its id as commands carry it, made once.
+    :ivar element: the ``lsid`` field of commands in BSON.
     :ivar last_used: when its id was last sent, on the pool's clock.
     :ivar txn_number: the last number that was used for a retryable write or a transaction.
     :ivar dirty: an operation on it may still be running at the server: it is never used for anything else again.
@@ -33,10 +36,11 @@ class ServerSession:
     :ivar generation: the pool's when it was made.
     """
 
-    __slots__ = ("dirty", "generation", "in_use", "last_used", "lsid", "txn_number")
+    __slots__ = ("dirty", "element", "generation", "in_use", "last_used", "lsid", "txn_number")
 
     def __init__(self, now: float, generation: int = 0) -> None:
         self.lsid: dict[str, Any] = {"id": Binary(uuid4().bytes, UUID_SUBTYPE)}
+        self.element = elements_of({"lsid": self.lsid})
         self.last_used = now
         self.txn_number = 0
         self.dirty = False
@@ -80,15 +84,17 @@ class ServerSessionPool:
     def __repr__(self) -> str:
         return f"<ServerSessionPool {len(self._idle)} idle, {self.in_use} in use>"
 
-    def acquire(self, timeout_minutes: float | None = None) -> ServerSession:
+    def acquire(self, timeout_minutes: float | None = None, now: float | None = None) -> ServerSession:
         """Take a session for use; its :attr:`~ServerSession.last_used` is now.
 
         :param timeout_minutes: the server's ``logicalSessionTimeoutMinutes``, infinite behind a load balancer, where
             nobody knows the one that holds; without it the last that was named.
+        :param now: the time, if it is known.
         """
         if timeout_minutes is not None and timeout_minutes != self._timeout_minutes:
             self._set_timeout(timeout_minutes)
-        now = self._seconds()
+        if now is None:
+            now = self._seconds()
         idle = self._idle
         while idle:
             session = idle.pop()

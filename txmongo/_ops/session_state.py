@@ -112,28 +112,18 @@ class SessionUse:
     :ivar kept: a cursor has it; the operation's end is not its end.
     """
 
-    __slots__ = (
-        "_pool",
-        "commits",
-        "first",
-        "in_flight",
-        "kept",
-        "server_session",
-        "session",
-        "transaction",
-        "txn_number",
-    )
+    # Not slots: nearly every use differs from these in nothing, and one is made for every operation.
+    txn_number: Int64 | None = None
+    session: SessionState | None = None
+    transaction: Transaction | None = None
+    first = False
+    commits = False
+    in_flight = 0
+    kept = False
 
     def __init__(self, server_session: ServerSession, pool: ServerSessionPool) -> None:
         self.server_session = server_session
         self._pool = pool
-        self.txn_number: Int64 | None = None
-        self.session: SessionState | None = None
-        self.transaction: Transaction | None = None
-        self.first = False
-        self.commits = False
-        self.in_flight = 0
-        self.kept = False
 
     def keep(self) -> Any:
         """Hold on to the session beyond the operation, for the cursor that it made.

@@ -1,0 +1,105 @@
+"""The envelope of commands and replies, put on and taken off without building what nobody asked for.
+
+Every reply of a member of a replica set ends with the same fields, in the same bytes but for their values: ``ok``,
+``$clusterTime`` and ``operationTime``. Decoding them costs more than a small reply itself, and of all that one number
+is wanted: the cluster time, to compare it with the one that is known. :func:`take_times` finds them where they always
+are, at the end. In a command ``lsid``, ``txnNumber`` and ``$clusterTime`` are the same: bytes that are known already,
+which :func:`encode_elements` puts behind the fields of the operation. Kept: the OP_MSG and BSON specifications.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import bson
+
+from txmongo._wire.header import OP_MSG
+
+__all__ = ["Clock", "elements_of", "encode_elements", "take_times"]
+
+_OK: Final = b"\x01ok\0" + struct.pack("<d", 1.0)
+_CLUSTER_TIME: Final = b"\x03$clusterTime\0"
+#: ``{clusterTime: Timestamp, signature: {hash: 20 bytes, keyId: Int64}}`` up to the timestamp.
+_TIMESTAMP: Final = struct.pack("<i", 88) + b"\x11clusterTime\0"
+_SIGNATURE: Final = b"\x03signature\0" + struct.pack("<i", 51) + b"\x05hash\0" + struct.pack("<i", 20) + b"\0"
+_OPERATION_TIME: Final = b"\x11operationTime\0"
+
+_BEGINNING: Final = _OK + _CLUSTER_TIME + _TIMESTAMP
+_TIMES_SIZE: Final = len(_OK) + len(_CLUSTER_TIME) + 88 + len(_OPERATION_TIME) + 8 + 1
+_OPERATION_TIME_SIZE: Final = len(_OPERATION_TIME) + 8 + 1
+_CLUSTER_TIME_AT: Final = len(_OK)
+_TIMESTAMP_AT: Final = len(_BEGINNING)
+_SIGNATURE_AT: Final = len(_BEGINNING) + 8
+
+#: What the reply to a write has before ``ok``: ``electionId: ObjectId, opTime: {ts: Timestamp, t: Int64}``.
+_ELECTION_ID: Final = b"\x07electionId\0"
+_OP_TIME: Final = b"\x03opTime\0" + struct.pack("<i", 28) + b"\x11ts\0"
+_OP_TIME_SIZE: Final = 8 + 28
+_PLACE_SIZE: Final = len(_ELECTION_ID) + 12 + _OP_TIME_SIZE
+
+#: Header, flag bits, kind of the first section, length of its document.
+_FIELDS_AT: Final = 25
+_SMALLEST: Final = _FIELDS_AT + _TIMES_SIZE
+#: Bytes of a message above which cutting the end off would cost more than decoding it.
+_LARGEST: Final = 64 * 1024
+
+_unpack_time = struct.Struct("<Q").unpack_from
+_pack_size = struct.Struct("<i").pack
+_pack_start = struct.Struct("<iiiiIBi").pack
+
+
+class Clock(Protocol):
+    """What takes note of the cluster time.
+
+    :ivar latest: the highest one known: a BSON timestamp as one number, the seconds in the upper half.
+    """
+
+    latest: int
+
+    def take(self, cluster_time: int, element: bytes) -> None:
+        """Keep a later one.
+
+        :param element: the ``$clusterTime`` field as a command is to carry it: type, name and document in BSON.
+        """
+
+
+def take_times(frame: bytes, clock: Clock) -> bytes | None:
+    """Take the times off a successful reply.
+
+    :param frame: a whole message whose one section is a document.
+    :param clock: is told of a later cluster time.
+    :returns: what else the reply holds, in BSON and without ``ok``, which was 1; ``None`` if the reply does not end
+        exactly as those of a replica set's members do: then it is to be decoded as a whole.
+    """
+    size = len(frame)
+    end = size - _TIMES_SIZE
+    if (
+        not _SMALLEST <= size <= _LARGEST
+        or not frame.startswith(_BEGINNING, end)
+        or not frame.startswith(_OPERATION_TIME, size - _OPERATION_TIME_SIZE)
+        or not frame.startswith(_SIGNATURE, end + _SIGNATURE_AT)
+    ):
+        return None
+    (cluster_time,) = _unpack_time(frame, end + _TIMESTAMP_AT)
+    if cluster_time > clock.latest:
+        clock.take(cluster_time, frame[end + _CLUSTER_TIME_AT : size - _OPERATION_TIME_SIZE])
+    if frame.startswith(_OP_TIME, end - _OP_TIME_SIZE) and frame.startswith(_ELECTION_ID, end - _PLACE_SIZE):
+        end -= _PLACE_SIZE
+    return _pack_size(end - _FIELDS_AT + 5) + frame[_FIELDS_AT:end] + b"\0"
+
+
+def elements_of(document: Mapping[str, Any]) -> bytes:
+    """The fields of a document in BSON, to be put together with others."""
+    return bson.encode(document)[4:-1]
+
+
+def encode_elements(request_id: int, elements: Iterable[bytes], flag_bits: int = 0) -> bytes:
+    """A whole OP_MSG with one document.
+
+    :param elements: the document's fields in BSON, any number of them in each piece.
+    """
+    content = b"".join(elements)
+    size = len(content)
+    return _pack_start(size + 26, request_id, 0, OP_MSG, flag_bits, 0, size + 5) + content + b"\0"

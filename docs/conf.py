@@ -35,7 +35,7 @@ python_maximum_signature_line_length = 100
 # References inside the project must resolve. Those to other projects are not looked up, so that the documentation
 # builds without a network; nor are the private modules that public types are spelled with.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(bson|pymongo|twisted|zope|OpenSSL|collections|typing|re|datetime|pathlib|_cffi_backend)(\..*)?"),
+    (r"py:.*", r"(abc|bson|pymongo|twisted|zope|OpenSSL|collections|typing|re|datetime|pathlib|_cffi_backend)(\..*)?"),
     (r"py:.*", r"txmongo\.(\w+\.)*_\w+.*"),
     (r"py:exc", r"\w+"),
     (r"py:class", r"\w+|<InterfaceClass .*|enum\..*"),  # in signatures, as they are spelled in the source
@@ -46,13 +46,16 @@ nitpick_ignore_regex = [
 
 
 def public_names(module: ModuleType) -> Iterator[str]:
-    """What a module offers: its names, and the methods and properties of those of its classes that are our own."""
+    """What a module offers: its names, and the methods and properties of those of its classes that are our own.
+
+    Those of a class with two names are documented under its own.
+    """
     for name in module.__all__:
         value = getattr(module, name)
         if isinstance(value, ModuleType):
             continue
         yield f"{module.__name__}.{name}"
-        if inspect.isclass(value) and value.__module__.startswith("txmongo"):
+        if inspect.isclass(value) and value.__module__.startswith("txmongo") and value.__name__ == name:
             for member, content in vars(value).items():
                 if not member.startswith("_") and (inspect.isroutine(content) or isinstance(content, property)):
                     yield f"{module.__name__}.{name}.{member}"

@@ -11,6 +11,7 @@ hook for each kind of message (the base of fake servers and proxies), :class:`Mo
 
 from __future__ import annotations
 
+import abc
 import struct
 import time
 from collections import deque
@@ -26,10 +27,41 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmongo import _pymongo
+from txmongo._legacy.messages import (
+    DELETE_SINGLE_REMOVE,
+    INSERT_CONTINUE_ON_ERROR,
+    MESSAGE_TYPES,
+    OP_MSG_CHECKSUM_PRESENT,
+    OP_MSG_EXHAUST_ALLOWED,
+    OP_MSG_MORE_TO_COME,
+    QUERY_AWAIT_DATA,
+    QUERY_EXHAUST,
+    QUERY_NO_CURSOR_TIMEOUT,
+    QUERY_OPLOG_REPLAY,
+    QUERY_PARTIAL,
+    QUERY_SLAVE_OK,
+    QUERY_TAILABLE_CURSOR,
+    REPLY_AWAIT_CAPABLE,
+    REPLY_CURSOR_NOT_FOUND,
+    REPLY_QUERY_FAILURE,
+    REPLY_SHARD_CONFIG_STALE,
+    UPDATE_MULTI,
+    UPDATE_UPSERT,
+    Delete,
+    Getmore,
+    Insert,
+    KillCursors,
+    Msg,
+    Query,
+    Reply,
+    Update,
+    check_reply,
+)
 from txmongo._wire import op_compressed
 from txmongo._wire.decoder import Decoder, decode_message
 from txmongo._wire.envelope import take_times
 from txmongo._wire.header import (
+    DEFAULT_MAX_MESSAGE_SIZE,
     OP_COMPRESSED,
     OP_DELETE,
     OP_GET_MORE,
@@ -43,22 +75,44 @@ from txmongo._wire.header import (
     OP_UPDATE,
     next_request_id,
 )
-from txmongo._wire.op_legacy import Delete, GetMore, Insert, KillCursors, Query, Reply, Update
-from txmongo._wire.op_msg import MORE_TO_COME, Msg, encode_command, single_body
+from txmongo._wire.op_msg import MORE_TO_COME, encode_command, single_body
+from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import AutoReconnect, InvalidOperation, ProtocolError, PyMongoError, error_from_reply
 
 __all__ = [
+    "DEFAULT_MAX_BSON_SIZE",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "DEFAULT_MAX_WRITE_BATCH_SIZE",
+    "DELETE_SINGLE_REMOVE",
+    "INSERT_CONTINUE_ON_ERROR",
+    "INT_MAX",
     "OP_COMPRESSED",
     "OP_DELETE",
     "OP_GETMORE",
     "OP_INSERT",
     "OP_KILL_CURSORS",
     "OP_MSG",
+    "OP_MSG_CHECKSUM_PRESENT",
+    "OP_MSG_EXHAUST_ALLOWED",
     "OP_MSG_LEGACY",
+    "OP_MSG_MORE_TO_COME",
     "OP_NAMES",
     "OP_QUERY",
     "OP_REPLY",
     "OP_UPDATE",
+    "QUERY_AWAIT_DATA",
+    "QUERY_EXHAUST",
+    "QUERY_NO_CURSOR_TIMEOUT",
+    "QUERY_OPLOG_REPLAY",
+    "QUERY_PARTIAL",
+    "QUERY_SLAVE_OK",
+    "QUERY_TAILABLE_CURSOR",
+    "REPLY_AWAIT_CAPABLE",
+    "REPLY_CURSOR_NOT_FOUND",
+    "REPLY_QUERY_FAILURE",
+    "REPLY_SHARD_CONFIG_STALE",
+    "UPDATE_MULTI",
+    "UPDATE_UPSERT",
     "Delete",
     "Getmore",
     "Insert",
@@ -67,6 +121,8 @@ __all__ = [
     "MongoClientProtocol",
     "MongoDecoder",
     "MongoProtocol",
+    "MongoReceiverProtocol",
+    "MongoSenderProtocol",
     "MongoServerProtocol",
     "Msg",
     "Query",
@@ -75,7 +131,11 @@ __all__ = [
 ]
 
 OP_GETMORE = OP_GET_MORE
-Getmore = GetMore
+
+# What a server's hello says of its limits if it says nothing.
+DEFAULT_MAX_BSON_SIZE = 16 * 1024 * 1024
+DEFAULT_MAX_WRITE_BATCH_SIZE = 1000
+INT_MAX = 2**31 - 1
 
 _log = Logger(namespace="txmongo.protocol")
 
@@ -147,14 +207,13 @@ class MongoDecoder:
 
         :raises ProtocolError: the frame is not a well-formed message.
         """
-        return decode_message(message_data)
+        return decode_message(message_data, message_types=MESSAGE_TYPES)
 
 
-class MongoServerProtocol(Protocol):
-    """Receives messages of any kind and calls a hook for each: the base of fake servers and proxies.
+class MongoReceiverProtocol(Protocol, abc.ABC):
+    """Receives messages of any kind and hands each to :meth:`handle`, which subclasses define.
 
-    A subclass overrides the hooks it cares about; the others do nothing. A message that is not MongoDB's wire protocol
-    closes the connection through :meth:`fail`.
+    A message that is not MongoDB's wire protocol closes the connection through :meth:`fail`.
     """
 
     def __init__(self) -> None:
@@ -164,7 +223,7 @@ class MongoServerProtocol(Protocol):
         """Decode ``data`` and hand each whole message to :meth:`handle`."""
         try:
             for frame in self._decoder.feed(data):
-                self.handle(decode_message(frame))
+                self.handle(decode_message(frame, message_types=MESSAGE_TYPES))
         except ProtocolError as error:
             self.fail(error)
 
@@ -174,11 +233,55 @@ class MongoServerProtocol(Protocol):
         if abort is not None:
             abort()
 
+    @abc.abstractmethod
+    def handle(self, request: AnyMessage) -> None:
+        """Take a message: one of the classes of this module."""
+
+
+class MongoServerProtocol(MongoReceiverProtocol):
+    """Receives messages of any kind and calls a hook for each: the base of fake servers and proxies.
+
+    A subclass overrides the hooks it cares about; the others do nothing. Each has two names: ``handle_query``, which is
+    called, and TxMongo 15.2's ``handle_QUERY``, which that calls unless it is overridden.
+    """
+
     def handle(self, request: AnyMessage) -> None:
         """Call the hook for a message's kind."""
-        hook = getattr(self, "handle_" + OP_NAMES[request.opcode], None)
+        hook = getattr(self, "handle_" + OP_NAMES[request.opcode].lower(), None)
         if hook is not None:
             hook(request)
+
+    def handle_reply(self, request: Reply) -> None:
+        """An OP_REPLY came; calls :meth:`handle_REPLY`."""
+        self.handle_REPLY(request)
+
+    def handle_msg(self, request: Msg) -> None:
+        """An OP_MSG came; calls :meth:`handle_MSG`."""
+        self.handle_MSG(request)
+
+    def handle_update(self, request: Update) -> None:
+        """An OP_UPDATE came; calls :meth:`handle_UPDATE`."""
+        self.handle_UPDATE(request)
+
+    def handle_insert(self, request: Insert) -> None:
+        """An OP_INSERT came; calls :meth:`handle_INSERT`."""
+        self.handle_INSERT(request)
+
+    def handle_query(self, request: Query) -> None:
+        """An OP_QUERY came; calls :meth:`handle_QUERY`."""
+        self.handle_QUERY(request)
+
+    def handle_getmore(self, request: Getmore) -> None:
+        """An OP_GET_MORE came; calls :meth:`handle_GETMORE`."""
+        self.handle_GETMORE(request)
+
+    def handle_delete(self, request: Delete) -> None:
+        """An OP_DELETE came; calls :meth:`handle_DELETE`."""
+        self.handle_DELETE(request)
+
+    def handle_kill_cursors(self, request: KillCursors) -> None:
+        """An OP_KILL_CURSORS came; calls :meth:`handle_KILL_CURSORS`."""
+        self.handle_KILL_CURSORS(request)
 
     def handle_REPLY(self, request: Reply) -> None:
         """An OP_REPLY came."""
@@ -195,7 +298,7 @@ class MongoServerProtocol(Protocol):
     def handle_QUERY(self, request: Query) -> None:
         """An OP_QUERY came."""
 
-    def handle_GETMORE(self, request: GetMore) -> None:
+    def handle_GETMORE(self, request: Getmore) -> None:
         """An OP_GET_MORE came."""
 
     def handle_DELETE(self, request: Delete) -> None:
@@ -212,11 +315,12 @@ class MongoClientProtocol(Protocol):
         """A request id that no other request of this process uses at the moment."""
         return next_request_id()
 
-    def send(self, request: AnyMessage) -> int:
-        """Encode a message under a new request id and write it.
+    def send(self, request: AnyMessage) -> Any:
+        """Send a message by the method for its kind; returns what that returns."""
+        return getattr(self, "send_" + OP_NAMES[request.opcode])(request)
 
-        :returns: the request id.
-        """
+    def _send(self, request: AnyMessage) -> int:
+        """Encode a message under a new request id and write it; returns the id."""
         request_id = self.get_request_id()
         assert self.transport is not None
         self.transport.write(request.encode(request_id))
@@ -224,35 +328,38 @@ class MongoClientProtocol(Protocol):
 
     def send_REPLY(self, request: Reply) -> int:
         """Send an OP_REPLY; returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_MSG(self, request: Msg) -> int:
         """Send an OP_MSG; returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_UPDATE(self, request: Update) -> int:
         """Send an OP_UPDATE (MongoDB up to 5.0); returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_INSERT(self, request: Insert) -> int:
         """Send an OP_INSERT (MongoDB up to 5.0); returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_QUERY(self, request: Query) -> Any:
         """Send an OP_QUERY (MongoDB up to 5.0, beyond that only a hello); returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
-    def send_GETMORE(self, request: GetMore) -> Any:
+    def send_GETMORE(self, request: Getmore) -> Any:
         """Send an OP_GET_MORE (MongoDB up to 5.0); returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_DELETE(self, request: Delete) -> int:
         """Send an OP_DELETE (MongoDB up to 5.0); returns its request id."""
-        return self.send(request)
+        return self._send(request)
 
     def send_KILL_CURSORS(self, request: KillCursors) -> int:
         """Send an OP_KILL_CURSORS (MongoDB up to 5.0); returns its request id."""
-        return self.send(request)
+        return self._send(request)
+
+
+MongoSenderProtocol = MongoClientProtocol
 
 
 class _Waiter:
@@ -260,7 +367,7 @@ class _Waiter:
 
     __slots__ = ("_protocol", "deferred", "on_reply", "request_id")
 
-    def __init__(self, protocol: MongoProtocol, request_id: int, on_reply: Callable[[Msg], None] | None) -> None:
+    def __init__(self, protocol: MongoProtocol, request_id: int, on_reply: Callable[[OpMsg], None] | None) -> None:
         self._protocol = protocol
         self.request_id = request_id
         self.on_reply = on_reply
@@ -287,7 +394,7 @@ class _CommandWaiter(_Waiter):
     def __init__(
         self,
         protocol: MongoProtocol,
-        msg: Msg,
+        msg: OpMsg,
         request_id: int,
         codec_options: CodecOptions[Any],
         check: bool,
@@ -319,7 +426,7 @@ class _CommandWaiter(_Waiter):
 
     def take(self, reply: Any) -> Any:
         """:meth:`read` for a message of any shape."""
-        if not isinstance(reply, Msg):
+        if not isinstance(reply, OpMsg):
             raise ProtocolError("the server answered a command by a message that is no OP_MSG")
         return _document(reply.body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
 
@@ -340,6 +447,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     min_wire_version: int | None = None
     max_wire_version: int | None = None
+    max_bson_size: int | None = None
+    max_write_batch_size: int | None = None
     compressor: Any = None
     lost_hook: Callable[[Failure], None] | None = None
     late_reply_hook: Callable[[], None] | None = None
@@ -465,7 +574,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     def send_msg(
         self,
-        msg: Msg,
+        msg: OpMsg,
         codec_options: CodecOptions[Any],
         session: Any,
         *,
@@ -502,7 +611,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         waiter = _CommandWaiter(self, msg, request_id, codec_options, check, allowable_errors)
         return self._write_request(data, waiter)
 
-    def _send_raw_msg(self, msg: Msg) -> Deferred[Any]:
+    def _send_raw_msg(self, msg: OpMsg) -> Deferred[Any]:
         """Send a command; the Deferred fires with the reply as a Msg, or with None at once if there will be none."""
         if self._abort_reason is not None:
             return fail(self._loss_error())
@@ -512,7 +621,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             return succeed(None)
         return self._write_request(data, _Waiter(self, request_id, None))
 
-    def _encoded(self, msg: Msg) -> tuple[int, bytes]:
+    def _encoded(self, msg: OpMsg) -> tuple[int, bytes]:
         """A message's request id and its bytes as they leave."""
         request_id = msg.request_id or next_request_id()
         data = msg.wire
@@ -522,7 +631,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             data = self._compressed(data, msg)
         return request_id, data
 
-    def stream(self, msg: Msg, on_reply: Callable[[Msg], None]) -> Deferred[None]:
+    def stream(self, msg: OpMsg, on_reply: Callable[[OpMsg], None]) -> Deferred[None]:
         """Send a command that is answered more than once (``exhaustAllowed``): exhaust cursors, the streaming hello.
 
         Nothing else may be in flight on this connection until it ends.
@@ -558,16 +667,22 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         deferred.addCallback(_reply_document, codec_options, None, True, None)
         return deferred
 
-    def send_query(self, query: Query) -> Deferred[Reply]:
+    def send_query(self, query: AnyMessage) -> Deferred[Reply]:
         """Send an OP_QUERY and wait for its OP_REPLY; today's servers take only a hello this way.
 
-        :returns: a Deferred that fires with the :class:`Reply`; it fails with :class:`~txmongo.errors.AutoReconnect` if
-            the connection is lost.
+        :returns: a Deferred that fires with the :class:`Reply`. It fails with
+            :class:`~txmongo.errors.OperationFailure` or :class:`~txmongo.errors.NotPrimaryError` if the server says
+            that the query failed, :class:`~txmongo.errors.CursorNotFound` for a cursor that it does not know (any
+            more), :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
+        :raises InvalidOperation: the query has ``QUERY_EXHAUST`` set: its further replies would come unasked.
         """
+        if query.opcode == OP_QUERY and query.flags & QUERY_EXHAUST:
+            raise InvalidOperation("QUERY_EXHAUST cannot be used: every OP_QUERY has one reply here")
         if self._abort_reason is not None:
             return fail(self._loss_error())
         request_id = next_request_id()
-        return self._write_request(query.encode(request_id), _Waiter(self, request_id, None))
+        deferred = self._write_request(query.encode(request_id), _Waiter(self, request_id, None))
+        return deferred.addCallback(check_reply)
 
     def resolve(self, request_id: int, document: Mapping[str, Any] | None) -> None:
         """Answer a request of :meth:`send_msg` with what came for its second copy elsewhere; its own reply is dropped.
@@ -608,10 +723,57 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         assert self.transport is not None
         self.transport.write(data)
 
-    def _compressed(self, data: bytes, msg: Msg) -> bytes:
+    def _compressed(self, data: bytes, msg: OpMsg) -> bytes:
         """Compress a message unless its command is one that must stay readable."""
         name = msg.body[5 : msg.body.index(0, 5)]
         return data if name in _NEVER_COMPRESSED else op_compressed.compress(data, self.compressor)
+
+    # --- TxMongo's names ---
+
+    def send_QUERY(self, request: Query) -> Deferred[Reply]:
+        """:meth:`send_query` under TxMongo 15.2's name: servers up to 5.0 answer any query."""
+        return self.send_query(request)
+
+    def send_GETMORE(self, request: Getmore) -> Deferred[Reply]:
+        """Send an OP_GET_MORE, to a server up to 5.0, and wait for its OP_REPLY: otherwise as :meth:`send_query`."""
+        return self.send_query(request)
+
+    def send_op_query_command(self, database: str, query: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        """Send a command as an OP_QUERY; today's servers take only a hello this way.
+
+        :returns: a Deferred that fires with the reply document; it fails as :meth:`send_query`.
+        """
+        request = Query(flags=QUERY_SLAVE_OK, collection=f"{database}.$cmd", query=query)
+        return self.send_query(request).addCallback(lambda reply: bson.decode(reply.documents[0]))
+
+    def init_from_hello_response(self, config: Mapping[str, Any]) -> None:
+        """Note the versions and limits of the server that its hello tells."""
+        self.set_wire_versions(config.get("minWireVersion", 0), config.get("maxWireVersion", 0))
+        self.max_bson_size = config.get("maxBsonObjectSize", DEFAULT_MAX_BSON_SIZE)
+        self.max_write_batch_size = config.get("maxWriteBatchSize", DEFAULT_MAX_WRITE_BATCH_SIZE)
+        self.max_message_size = config.get("maxMessageSizeBytes", DEFAULT_MAX_MESSAGE_SIZE)
+
+    # --- hooks ---
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Lead replies through the hooks in subclasses that override one of them, and past them in all others."""
+        super().__init_subclass__(**keywords)
+        if any(getattr(cls, hook) is not getattr(MongoProtocol, hook) for hook in _REPLY_HOOKS):
+            cls._frame_received = MongoProtocol._frame_for_hooks  # type: ignore[method-assign]
+
+    def _frame_for_hooks(self, frame: bytes) -> None:
+        self.handle(decode_message(frame, self._decoder.max_message_size, MESSAGE_TYPES))
+
+    def handle_MSG(self, request: Msg) -> None:
+        """Give an OP_MSG to the request that it answers. A subclass that overrides this calls it for what it lets pass.
+
+        :raises ProtocolError: it answers another than the oldest request in flight.
+        """
+        MongoProtocol._frame_received(self, request.encode())
+
+    def handle_REPLY(self, request: Reply) -> None:
+        """Give an OP_REPLY to the request that it answers, as :meth:`handle_MSG`."""
+        MongoProtocol._frame_received(self, request.encode())
 
     # --- receiving ---
 
@@ -669,9 +831,9 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         reply: Any
         body = single_body(frame) if opcode == OP_MSG else None
         if body is not None:
-            reply = Msg(request_id, response_to, body)
+            reply = OpMsg(request_id, response_to, body)
         else:
-            reply = decode_message(frame, self._decoder.max_message_size)
+            reply = decode_message(frame, self._decoder.max_message_size, MESSAGE_TYPES)
             if reply.opcode == OP_MSG and reply.more_to_come:
                 self._stream_goes_on(waiters[0], reply)
                 return
@@ -694,12 +856,16 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         else:
             deferred.callback(reply)
 
-    def _stream_goes_on(self, waiter: _Waiter, reply: Msg) -> None:
+    def _stream_goes_on(self, waiter: _Waiter, reply: OpMsg) -> None:
         """A reply with moreToCome: the next one will answer this one's own id."""
         if waiter.on_reply is None:
             raise ProtocolError("the server sent a stream of replies that nobody asked for")
         waiter.request_id = reply.request_id
         waiter.on_reply(reply)
+
+
+#: What a subclass may override to see replies before those who wait for them.
+_REPLY_HOOKS = ("handle", "handle_msg", "handle_MSG", "handle_reply", "handle_REPLY")
 
 
 def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
@@ -726,7 +892,7 @@ def _reply_document(
     :param reply: a Msg; ``None`` for an unacknowledged command, or a document that came on another connection, are left
         as they are.
     """
-    if not isinstance(reply, Msg):
+    if not isinstance(reply, OpMsg):
         return reply
     return _document(reply.body, codec_options, user_fields, check, allowable_errors)
 

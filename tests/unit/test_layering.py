@@ -19,6 +19,8 @@ ROOT = Path(txmongo.__file__).parent
 LEAF, WIRE, PROTOCOL, CMAP, SDAM, OPS, FRONT, TESTING = range(8)
 PACKAGES = {"_wire": WIRE, "_cmap": CMAP, "_sdam": SDAM, "_ops": OPS, "_testing": TESTING}
 MODULES = {"protocol": PROTOCOL, "testing": TESTING}
+#: The old opcodes belong to those of today, and what the protocol offers to the protocol.
+LEGACY = {"_legacy": LEAF, "_legacy.messages": WIRE, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}
 FRONTS |= {"_gridfs", "_legacy", "utils"}
 PROCESSES = {"ctypes", "multiprocessing", "subprocess"}
@@ -54,7 +56,10 @@ def imports_of(tree: ast.AST, in_function: bool = False, for_types: bool = False
 
 def layer(module: str) -> int:
     """Which layer a module of ours belongs to."""
-    first = module.removeprefix("txmongo").removeprefix(".").split(".")[0]
+    inner = module.removeprefix("txmongo").removeprefix(".")
+    first = inner.split(".")[0]
+    if inner in LEGACY:
+        return LEGACY[inner]
     if first in PACKAGES:
         return PACKAGES[first]
     return MODULES.get(first, FRONT if first in FRONTS else LEAF)

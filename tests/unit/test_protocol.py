@@ -24,11 +24,19 @@ from txmongo._wire.op_legacy import Query, Reply
 from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg
 from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, ProtocolError
 from txmongo.protocol import (
+    OP_MSG_EXHAUST_ALLOWED,
+    QUERY_EXHAUST,
+    REPLY_QUERY_FAILURE,
+    Getmore,
     MongoClientProtocol,
     MongoDecoder,
     MongoProtocol,
+    MongoReceiverProtocol,
+    MongoSenderProtocol,
     MongoServerProtocol,
 )
+from txmongo.protocol import Query as TheirQuery
+from txmongo.protocol import Reply as TheirReply
 
 DEFAULT: CodecOptions[Any] = CodecOptions()
 
@@ -609,6 +617,93 @@ class ReadyTests(SynchronousTestCase):
         self.assertIn("db.example:27017", str(self.failureResultOf(reply, AutoReconnect).value))
 
 
+class LegacyTests(SynchronousTestCase):
+    """What MongoProtocol has for programs that speak the old opcodes themselves."""
+
+    def reply(self, request: Any, **fields: Any) -> bytes:
+        """An OP_REPLY to a request."""
+        return TheirReply(response_to=request.request_id, **fields).encode(next_request_id())
+
+    def test_query_and_get_more(self) -> None:
+        """send_QUERY and send_GETMORE, and send() with either, fire with the Reply, its documents being BSON."""
+        messages = (TheirQuery(collection="a.b", query={"x": 1}), Getmore(collection="a.b", cursor_id=7))
+        for message in messages:
+            for send in (MongoProtocol.send, MongoProtocol.send_query):
+                protocol, transport = connected()
+                waiting = send(protocol, message)
+                [request] = written(transport)
+                self.assertEqual(protocol.inflight(), 1)
+                protocol.dataReceived(self.reply(request, cursor_id=7, documents=[{"x": 1}]))
+                reply = self.successResultOf(waiting)
+                self.assertIsInstance(reply, TheirReply)
+                self.assertEqual((reply.cursor_id, reply.n_returned, reply.documents[0].decode()), (7, 1, {"x": 1}))
+
+    def test_failure(self) -> None:
+        """A reply that says of a failure fails the request alone."""
+        protocol, transport = connected()
+        waiting = protocol.send_QUERY(TheirQuery(collection="a.b"))
+        [request] = written(transport)
+        document = {"$err": "bad query", "code": 2}
+        protocol.dataReceived(self.reply(request, response_flags=REPLY_QUERY_FAILURE, documents=[document]))
+        self.assertEqual(self.failureResultOf(waiting, OperationFailure).value.code, 2)
+        self.assertFalse(transport.aborted)
+
+    def test_exhaust(self) -> None:
+        """A query for a stream of replies is refused."""
+        protocol, _ = connected()
+        self.assertRaises(InvalidOperation, protocol.send_QUERY, TheirQuery(flags=QUERY_EXHAUST))
+
+    def test_command_by_query(self) -> None:
+        """send_op_query_command asks the database's $cmd collection and gives the document."""
+        protocol, transport = connected()
+        waiting = protocol.send_op_query_command("admin", {"isMaster": 1})
+        [request] = written(transport)
+        self.assertEqual((request.collection, bson.decode(request.query)), ("admin.$cmd", {"isMaster": 1}))
+        protocol.dataReceived(self.reply(request, documents=[{"ok": 1}]))
+        self.assertEqual(self.successResultOf(waiting), {"ok": 1})
+
+    def test_hello(self) -> None:
+        """init_from_hello_response notes versions and limits, and what servers have that do not tell them."""
+        protocol, _ = connected()
+        protocol.init_from_hello_response({"maxWireVersion": 17, "maxBsonObjectSize": 1, "maxMessageSizeBytes": 99})
+        self.assertEqual((protocol.min_wire_version, protocol.max_wire_version), (0, 17))
+        self.assertEqual((protocol.max_bson_size, protocol.max_message_size), (1, 99))
+        self.assertEqual(protocol.max_write_batch_size, 1000)
+
+    def test_overridden_hooks(self) -> None:
+        """A subclass that overrides a hook sees each reply before the one who waits for it, by either name."""
+        for hook in ("handle", "handle_msg", "handle_MSG", "handle_reply", "handle_REPLY"):
+            seen: list[Any] = []
+
+            def override(self: Any, request: Any, hook: str = hook, seen: list[Any] = seen) -> None:
+                seen.append(request)
+                getattr(MongoProtocol, hook)(self, request)
+
+            protocol = type("Seeing", (MongoProtocol,), {hook: override})()
+            transport = AbortableTransport()
+            protocol.makeConnection(transport)
+            command = protocol.send_msg(ping(), DEFAULT, None)
+            query = protocol.send_QUERY(TheirQuery())
+            requests = written(transport)
+            protocol.dataReceived(answer(requests[0], {"ok": 1, "n": 1}))
+            protocol.dataReceived(self.reply(requests[1], documents=[{"ok": 1}]))
+            self.assertEqual(self.successResultOf(command), {"ok": 1, "n": 1})
+            self.assertEqual(self.successResultOf(query).n_returned, 1)
+            self.assertEqual(len(seen), 2 if hook == "handle" else 1, hook)
+
+    def test_hooks_and_wrong_order(self) -> None:
+        """A reply out of order is a protocol error for such a subclass too."""
+        seeing = type("Seeing", (MongoProtocol,), {"handle_reply": MongoServerProtocol.handle_msg})()
+        transport = AbortableTransport()
+        seeing.makeConnection(transport)
+        seeing.dataReceived(answer(Msg(request_id=99), {"ok": 1}))
+        self.assertTrue(transport.aborted)
+
+    def test_constants(self) -> None:
+        """The flags of OP_MSG are those of the wire layer."""
+        self.assertEqual(OP_MSG_EXHAUST_ALLOWED, EXHAUST_ALLOWED)
+
+
 class HookTests(SynchronousTestCase):
     """The two halves that other programs build on."""
 
@@ -646,6 +741,41 @@ class HookTests(SynchronousTestCase):
             server.dataReceived(transport.value())
             self.assertEqual(seen, [kind])
 
+    def test_lower_case_hooks(self) -> None:
+        """A hook by its lower-case name is called, and then the other one is not."""
+        seen: list[str] = []
+
+        class Server(MongoServerProtocol):
+            def handle_query(self, request: Any) -> None:
+                seen.append("query")
+
+            def handle_QUERY(self, request: Any) -> None:
+                seen.append("QUERY")
+
+            def handle_KILL_CURSORS(self, request: Any) -> None:
+                seen.append("KILL_CURSORS")
+
+        server = Server()
+        for kind in ("QUERY", "KILL_CURSORS"):
+            server.dataReceived(self.messages()[kind].encode(1))
+        self.assertEqual(seen, ["query", "KILL_CURSORS"])
+
+    def test_bases(self) -> None:
+        """Both names of each half are there, and the receiving half has an abstract base."""
+        self.assertIs(MongoSenderProtocol, MongoClientProtocol)
+        self.assertEqual(MongoProtocol.__bases__, (MongoServerProtocol, MongoClientProtocol))
+        self.assertTrue(issubclass(MongoServerProtocol, MongoReceiverProtocol))
+        self.assertRaises(TypeError, MongoReceiverProtocol)
+
+    def test_send(self) -> None:
+        """send() takes the method for the message's kind, each time under a new request id."""
+        client = MongoClientProtocol()
+        transport = AbortableTransport()
+        client.makeConnection(transport)
+        ids = [client.send(message) for message in self.messages().values()]
+        self.assertEqual([message.request_id for message in written(transport)], ids)
+        self.assertEqual(len(set(ids)), len(ids))
+
     def test_default_hooks(self) -> None:
         """The hooks do nothing unless they are overridden."""
         server = MongoServerProtocol()
@@ -667,7 +797,7 @@ class HookTests(SynchronousTestCase):
         """A message without a hook is passed over."""
 
         class Deaf(MongoServerProtocol):
-            handle_MSG = None  # type: ignore[assignment]
+            handle_msg = None  # type: ignore[assignment]
 
         Deaf().handle(Msg())
 

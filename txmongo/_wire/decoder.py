@@ -8,6 +8,7 @@ takes one frame apart. They are two steps because most replies never need the se
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 from txmongo._wire.header import (
@@ -127,11 +128,16 @@ class Decoder:
         return length
 
 
-def decode_message(frame: bytes, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> Message:
+def decode_message(
+    frame: bytes,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    message_types: Mapping[int, type[Message]] = _MESSAGE_TYPES,
+) -> Message:
     """Return the message in ``frame``, taken out of an OP_COMPRESSED if it is in one.
 
     :param frame: a whole message, header included.
     :param max_message_size: bytes that it may have, compressed or not.
+    :param message_types: what to make of it, by opcode.
     :raises ProtocolError: if it is anything but one correct message.
     """
     if len(frame) < HEADER_SIZE:
@@ -143,4 +149,4 @@ def decode_message(frame: bytes, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZ
     if opcode == OP_COMPRESSED:
         frame = decompress(frame, max_message_size)
         _, request_id, response_to, opcode = HEADER.unpack_from(frame)
-    return _MESSAGE_TYPES[opcode].decode(request_id, response_to, opcode, frame[HEADER_SIZE:])
+    return message_types[opcode].decode(request_id, response_to, opcode, frame[HEADER_SIZE:])

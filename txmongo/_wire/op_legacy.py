@@ -119,7 +119,14 @@ class Reply(LegacyMessage):
         documents = reader.documents()
         if count != len(documents):
             raise ProtocolError(f"OP_REPLY announces {count} documents and holds {len(documents)}")
-        return cls(request_id, response_to, response_flags, cursor_id, starting_from, documents)
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            response_flags=response_flags,
+            cursor_id=cursor_id,
+            starting_from=starting_from,
+            documents=documents,
+        )
 
 
 @attrs.define
@@ -148,7 +155,16 @@ class Query(LegacyMessage):
         flags, collection, n_to_skip, n_to_return = reader.int32(), reader.cstring(), reader.int32(), reader.int32()
         query = reader.document()
         fields = reader.document() if reader.remaining else None
-        return cls(request_id, response_to, flags, collection, n_to_skip, n_to_return, query, fields)
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            flags=flags,
+            collection=collection,
+            n_to_skip=n_to_skip,
+            n_to_return=n_to_return,
+            query=query,
+            fields=fields,
+        )
 
 
 @attrs.define
@@ -169,7 +185,14 @@ class Update(LegacyMessage):
     def _read(cls, request_id: int, response_to: int, reader: Reader) -> Self:
         reader.int32()
         collection, flags = reader.cstring(), reader.int32()
-        return cls(request_id, response_to, collection, flags, reader.document(), reader.document())
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            collection=collection,
+            flags=flags,
+            selector=reader.document(),
+            update=reader.document(),
+        )
 
 
 @attrs.define
@@ -188,7 +211,13 @@ class Insert(LegacyMessage):
     @classmethod
     def _read(cls, request_id: int, response_to: int, reader: Reader) -> Self:
         flags, collection = reader.int32(), reader.cstring()
-        return cls(request_id, response_to, flags, collection, reader.documents())
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            flags=flags,
+            collection=collection,
+            documents=reader.documents(),
+        )
 
 
 @attrs.define
@@ -207,7 +236,13 @@ class GetMore(LegacyMessage):
     @classmethod
     def _read(cls, request_id: int, response_to: int, reader: Reader) -> Self:
         reader.int32()
-        return cls(request_id, response_to, reader.cstring(), reader.int32(), reader.int64())
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            collection=reader.cstring(),
+            n_to_return=reader.int32(),
+            cursor_id=reader.int64(),
+        )
 
 
 @attrs.define
@@ -226,7 +261,13 @@ class Delete(LegacyMessage):
     @classmethod
     def _read(cls, request_id: int, response_to: int, reader: Reader) -> Self:
         reader.int32()
-        return cls(request_id, response_to, reader.cstring(), reader.int32(), reader.document())
+        return cls(
+            request_id=request_id,
+            response_to=response_to,
+            collection=reader.cstring(),
+            flags=reader.int32(),
+            selector=reader.document(),
+        )
 
 
 @attrs.define
@@ -252,4 +293,5 @@ class KillCursors(LegacyMessage):
         count = reader.int32()
         if count * 8 != reader.remaining:
             raise ProtocolError(f"OP_KILL_CURSORS announces {count} cursors in {reader.remaining} bytes")
-        return cls(request_id, response_to, [reader.int64() for _ in range(count)])
+        cursors = [reader.int64() for _ in range(count)]
+        return cls(request_id=request_id, response_to=response_to, cursors=cursors)

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txmongo._deferreds import Deadline
+from txmongo._deferreds import Broadcast, Deadline
 from txmongo._ops.base import Operation
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
@@ -261,6 +261,10 @@ class ClientSession(SessionState):
         self._defaults = defaults or Settled()
         self._jitter = jitter
         self._ending = False
+        #: While an abort is under way: what it ends with. It may yet have to wait for a connection.
+        self._aborting: Broadcast | None = None
+        #: An abort that nobody waits for.
+        self._left_alone: Deferred[None] | None = None
         #: Until when what is done in :meth:`with_transaction` may last, if the session has a timeout of its own.
         self._deadline = Deadline.never
 
@@ -356,24 +360,26 @@ class ClientSession(SessionState):
     def end_session(self) -> Deferred[None]:
         """End it: no operation can use it any more, and a transaction in progress is aborted.
 
-        Without a transaction in progress it has ended when this returns. Calling it again has no effect.
+        Without a transaction in progress, and without an abort under way, it has ended when this returns. Calling it
+        again has no effect.
 
         :returns: a Deferred that fires with ``None`` when the transaction was aborted. It does not fail but with
             ``CancelledError``, if it is cancelled.
         """
         if self.has_ended:
             return succeed(None)
+        if self._aborting is not None:
+            self._ending = True
+            return self._aborting.wait()
         if self.transaction.state is not TransactionState.IN_PROGRESS:
             self.finish()
             return succeed(None)
         aborting = self.abort_transaction()
-        self._ending = True
-        aborting.addBoth(self._finished)
+        if self._aborting is None:
+            self.finish()
+        else:
+            self._ending = True
         return aborting
-
-    def _finished(self, result: Any) -> Any:
-        self.finish()
-        return result
 
     async def __aenter__(self) -> Self:
         return self
@@ -409,6 +415,9 @@ class ClientSession(SessionState):
         if self._reads_snapshot:
             raise InvalidOperation("Transactions are not supported in snapshot sessions")
         self.transaction.check_start()
+        if self._left_alone is not None:
+            # A server takes the beginning of the next transaction for the end of the one before.
+            self._left_alone.cancel()
         options = self._settle(TransactionOptions(read_concern, write_concern, read_preference, max_commit_time_ms))
         self.transaction.start(options, self.server_session().next_txn_number())
         return TransactionContext(self)
@@ -456,9 +465,18 @@ class ClientSession(SessionState):
         self._check_open()
         if not self.transaction.abort():
             return succeed(None)
+        self._aborting = Broadcast()
         deferred = self._execute(AbortTransaction(self, self.transaction.options.write_concern))
-        deferred.addBoth(self._aborted)
+        deferred.addBoth(self._aborted).addBoth(self._abort_over)
         return deferred
+
+    def _abort_over(self, result: Any) -> Any:
+        over, self._aborting = self._aborting, None
+        if self._ending:
+            self.finish()
+        if over is not None:
+            over.fire()
+        return result
 
     def _aborted(self, result: Any) -> Any:
         if self.transaction.state is TransactionState.ABORTED:
@@ -546,12 +564,16 @@ class ClientSession(SessionState):
         except CancelledError:
             if self.transaction.active:
                 # Whoever cancels does not wait; the server hears of it all the same.
-                self.abort_transaction().addErrback(lambda _failure: None)
+                self._left_alone = self.abort_transaction()
+                self._left_alone.addBoth(self._forget_abort)
             raise
         except Exception:
             if self.transaction.active:
                 await self.abort_transaction()
             raise
+
+    def _forget_abort(self, _result: object) -> None:
+        self._left_alone = None
 
     async def _commit_until(self, limit: Deadline) -> None:
         """Commit, and ask again while the outcome is unknown and there is time."""

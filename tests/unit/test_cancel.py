@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.unit.test_connection import ClientCase
 from txmongo.connection import ConnectionPool
+from txmongo.errors import InvalidOperation
 from txmongo.testing import Behaviour, FakeServer
 
 MONGOS = {"msg": "isdbgrid", "logicalSessionTimeoutMinutes": 30}
@@ -407,6 +408,48 @@ class TransactionTests(CancelCase):
         self.turn()
         self.assertEqual(len(self.server.commands("abortTransaction")), 1)
         self.assertFalse(self.session.in_transaction)
+        self.over()
+
+    def busy(self) -> Deferred[Any]:
+        """A function is cancelled in its transaction, whose abort then waits for the only connection."""
+        self.make(maxPoolSize=1, pipelining=False)
+        self.session = self.made.start_session()
+
+        async def work(session: Any) -> None:
+            await self.things.insert_one({}, session=session)
+            await ended
+
+        ended: Deferred[Any] = Deferred()
+        running = self.session.with_transaction(work)
+        self.turn()
+        answer = self.later("ping")
+        other = self.made.test.command("ping")
+        self.ends(running)
+        other.addErrback(lambda _: None)
+        return answer
+
+    def test_session_ends_before_the_abort(self) -> None:
+        """A session that is ended while the abort still waits for a connection ends with it, not before."""
+        answer = self.busy()
+        ending = self.session.end_session()
+        self.assertTrue(self.session.has_ended)
+        self.assertNoResult(ending)
+        self.assertRaises(InvalidOperation, self.session.start_transaction)
+        answer.callback({})
+        self.result(ending)
+        self.assertEqual(len(self.server.commands("abortTransaction")), 1)
+        self.clean()
+
+    def test_next_before_the_abort(self) -> None:
+        """A session that is used again while the abort still waits does not abort the next transaction."""
+        answer = self.busy()
+        self.session.start_transaction()
+        answer.callback({})
+        self.result(self.things.insert_one({}, session=self.session))
+        self.server.answer("commitTransaction", {})
+        self.result(self.session.commit_transaction())
+        self.assertEqual(self.server.commands("abortTransaction"), [])
+        self.assertEqual([command["txnNumber"] for command in self.server.commands("insert")], [1, 2])
         self.over()
 
     def test_between_repetitions(self) -> None:

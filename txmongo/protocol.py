@@ -75,7 +75,7 @@ from txmongo._wire.header import (
     OP_UPDATE,
     next_request_id,
 )
-from txmongo._wire.op_msg import MORE_TO_COME, encode_command, single_body
+from txmongo._wire.op_msg import EMPTY_DOCUMENT, MORE_TO_COME, encode_command, single_body
 from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import AutoReconnect, InvalidOperation, ProtocolError, PyMongoError, error_from_reply
 
@@ -140,10 +140,13 @@ INT_MAX = 2**31 - 1
 _log = Logger(namespace="txmongo.protocol")
 
 _ids_and_opcode = struct.Struct("<iii").unpack_from
-#: The header from the request id on, the flag bits, the kind of the first section and the length of its document.
-_start_of_reply = struct.Struct("<iiiIBi").unpack_from
+#: The length, the request that is answered, the opcode with the flag bits and the kind of the first section, and the
+#: length of its document.
+_start_of_reply = struct.Struct("<i4xi9si").unpack_from
+_PLAIN_START = struct.pack("<iIB", OP_MSG, 0, 0)
 #: Where the document of a message with one section begins.
 _BODY_AT = 21
+_SMALLEST_REPLY = _BODY_AT + len(EMPTY_DOCUMENT)
 
 #: Commands whose messages are never compressed: OP_COMPRESSED specification, "Messages not allowed to be compressed".
 _NEVER_COMPRESSED = frozenset(
@@ -760,6 +763,10 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         super().__init_subclass__(**keywords)
         if any(getattr(cls, hook) is not getattr(MongoProtocol, hook) for hook in _REPLY_HOOKS):
             cls._frame_received = MongoProtocol._frame_for_hooks  # type: ignore[method-assign]
+            cls._plain_reply = MongoProtocol._leave_to_hooks  # type: ignore[method-assign]
+
+    def _leave_to_hooks(self, frame: bytes) -> bool:
+        return False
 
     def _frame_for_hooks(self, frame: bytes) -> None:
         self.handle(decode_message(frame, self._decoder.max_message_size, MESSAGE_TYPES))
@@ -780,6 +787,12 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Fire the Deferred of each request whose reply is now complete."""
         self.last_received_at = self.seconds()
+        # Mostly it is one whole reply.
+        if self._decoder.buffer or self._abort_reason is not None or not self._plain_reply(data):
+            self._any_data_received(data)
+
+    def _any_data_received(self, data: bytes) -> None:
+        """:meth:`dataReceived` for what is cut anyhow."""
         try:
             for frame in self._decoder.feed(data):
                 self._frame_received(frame)
@@ -790,37 +803,46 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
                 self._frame_received(frame)
             self.abort(error)
 
-    def _frame_received(self, frame: bytes) -> None:
+    def _plain_reply(self, frame: bytes) -> bool:
+        """Answer the oldest request with a frame if it is the plain reply to a command of :meth:`send_msg`.
+
+        :returns: false, with nothing done, if it is anything else.
+        """
+        size = len(frame)
         waiters = self._waiters
-        if len(frame) > _BODY_AT + 4:
-            _, response_to, opcode, flag_bits, kind, size = _start_of_reply(frame, 4)
-            if (
-                waiters
-                and waiters[0].request_id == response_to
-                and opcode == OP_MSG
-                and not flag_bits
-                and not kind
-                and size == len(frame) - _BODY_AT
-                and not frame[-1]
-            ):
-                waiter = waiters[0]
-                if waiter.__class__ is _CommandWaiter:
-                    waiters.popleft()
-                    if response_to == self._buffered_id:
-                        self._buffered_id = 0
-                    deferred = waiter.deferred
-                    if deferred is not None:
-                        waiter.deferred = None
-                        try:
-                            reply = waiter.read(frame)
-                        except Exception:
-                            deferred.errback()
-                        else:
-                            deferred.callback(reply)
-                    elif self.late_reply_hook is not None:
-                        self.late_reply_hook()
-                    return
-        self._other_frame_received(frame)
+        if size < _SMALLEST_REPLY or not waiters:
+            return False
+        waiter = waiters[0]
+        length, response_to, start, body_size = _start_of_reply(frame)
+        if (
+            response_to != waiter.request_id
+            or start != _PLAIN_START
+            or length != size
+            or body_size != size - _BODY_AT
+            or frame[-1]
+            or waiter.__class__ is not _CommandWaiter
+            or size > self._decoder.max_message_size
+        ):
+            return False
+        waiters.popleft()
+        if response_to == self._buffered_id:
+            self._buffered_id = 0
+        deferred = waiter.deferred
+        if deferred is not None:
+            waiter.deferred = None
+            try:
+                reply = waiter.read(frame)
+            except Exception:
+                deferred.errback()
+            else:
+                deferred.callback(reply)
+        elif self.late_reply_hook is not None:
+            self.late_reply_hook()
+        return True
+
+    def _frame_received(self, frame: bytes) -> None:
+        if not MongoProtocol._plain_reply(self, frame):
+            self._other_frame_received(frame)
 
     def _other_frame_received(self, frame: bytes) -> None:
         """:meth:`_frame_received` for all but the plain reply to a command of :meth:`send_msg`."""

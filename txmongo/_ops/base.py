@@ -107,7 +107,7 @@ class Operation(Generic[ResultT]):
     allow_ghost: ClassVar[bool] = False
 
     #: The parts of the command in BSON that are the same for many operations, ``None`` where :meth:`elements` is not to
-    #: be asked. A subclass that has them makes this a slot; its reply is then decoded into a dict, by no type registry.
+    #: be asked. The reply of an operation that has them is decoded into a dict, by no type registry.
     template: Any = None
 
     def __init__(

@@ -149,7 +149,10 @@ def find_one_template(
 class FindOne(Operation[Any]):
     """Find one document; the result is the document, or ``None``."""
 
-    __slots__ = ("collection", "fields", "filter", "read_concern", "template")
+    # The same for all, so not set for each: this is the driver's most travelled way. For that it has no slots.
+    address = None
+    acknowledged = True
+    exclusive = False
 
     name = "find"
     retry = RetryKind.READ
@@ -174,7 +177,7 @@ class FindOne(Operation[Any]):
         :param read_concern: ``None`` for the server's default, which costs least.
         :param template: what :func:`find_one_template` made of the other arguments.
         """
-        # The parent's fields are set here, not by a call up: this is the driver's most travelled way.
+        # The parent's fields are set here, not by a call up.
         self.database = database
         self.collection = collection
         self.filter = filter
@@ -183,9 +186,6 @@ class FindOne(Operation[Any]):
         self.read_preference = read_preference
         self.read_concern = read_concern
         self.session = session
-        self.address = None
-        self.acknowledged = True
-        self.exclusive = False
         self.template = template
         if not fields and is_id_equality(filter):
             self.bounded = True

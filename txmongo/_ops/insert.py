@@ -44,7 +44,10 @@ class InsertOne(WriteOperation[InsertOneResult]):
     :ivar inserted_id: its ``_id`` at the call, ``None`` for raw BSON.
     """
 
-    __slots__ = ("document", "inserted_id", "template")
+    # As in FindOne: the same for all, and no slots.
+    read_preference = ReadPreference.PRIMARY
+    address = None
+    exclusive = False
 
     name = "insert"
     statements_field = "documents"
@@ -61,17 +64,14 @@ class InsertOne(WriteOperation[InsertOneResult]):
         """
         :param template: what :func:`insert_template` made of ``target``, if there are no ``options``.
         """
-        # The parents' fields are set here, not by a call up: this is one of the driver's most travelled ways.
+        # The parents' fields are set here, not by a call up.
         self.database = target.database
         self.codec_options = target.codec_options
         self.reply_codec_options = target.reply_codec_options
-        self.read_preference = ReadPreference.PRIMARY
-        self.address = None
         self.session = session
         self.acknowledged = target.acknowledged
         self.service_class = target.insert_class
         self.bounded = target.answers_soon
-        self.exclusive = False
         self.target = target
         self.options = options
         self.template = template

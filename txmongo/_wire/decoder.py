@@ -44,16 +44,17 @@ class Decoder:
     which grows by a constant factor, and is copied out once when it is complete; what follows it is never put there.
 
     :ivar max_message_size: the longest message allowed, in bytes; may be set once the handshake has told it.
+    :ivar buffer: what has come of a message that is not complete yet.
     :ivar before_error: after :meth:`feed` has raised: the whole messages that came in the same data before what is
         wrong.
     """
 
-    __slots__ = ("_buffer", "_error", "_expected", "before_error", "max_message_size")
+    __slots__ = ("_error", "_expected", "before_error", "buffer", "max_message_size")
 
     def __init__(self, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> None:
         self.max_message_size = max_message_size
         self.before_error: list[bytes] = []
-        self._buffer = bytearray()
+        self.buffer = bytearray()
         #: The length of the message in the buffer, once its header is there.
         self._expected = 0
         self._error: ProtocolError | None = None
@@ -61,14 +62,14 @@ class Decoder:
     @property
     def pending(self) -> bytes:
         """The bytes of a message that is not complete yet."""
-        return bytes(self._buffer)
+        return bytes(self.buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the stream and return the messages that they complete, headers included.
 
         :raises ProtocolError: if a header is impossible. The stream cannot be read on: every later call raises it too.
         """
-        if not self._buffer and len(data) >= HEADER_SIZE and self._error is None:
+        if not self.buffer and len(data) >= HEADER_SIZE and self._error is None:
             length, opcode = _LENGTH_AND_OPCODE.unpack_from(data)
             if length == len(data) and length <= self.max_message_size and opcode in KNOWN_OPCODES:
                 return [data]
@@ -80,19 +81,19 @@ class Decoder:
             raise self._error
         frames: list[bytes] = []
         try:
-            position = self._complete_buffer(data, frames) if self._buffer else 0
+            position = self._complete_buffer(data, frames) if self.buffer else 0
             position = self._cut(data, position, frames)
         except ProtocolError as error:
             self._error, self.before_error = error, frames
-            self._buffer = bytearray()
+            self.buffer = bytearray()
             raise
         if position < len(data):
-            self._buffer += memoryview(data)[position:]
+            self.buffer += memoryview(data)[position:]
         return frames
 
     def _complete_buffer(self, data: bytes, frames: list[bytes]) -> int:
         """Move bytes into the buffer, at most to the end of its message; return how many were moved."""
-        buffer = self._buffer
+        buffer = self.buffer
         position = 0
         if len(buffer) < HEADER_SIZE:
             position = min(HEADER_SIZE - len(buffer), len(data))
@@ -104,12 +105,12 @@ class Decoder:
         buffer += memoryview(data)[position:end]
         if len(buffer) == self._expected:
             frames.append(bytes(buffer))
-            self._buffer = bytearray()
+            self.buffer = bytearray()
         return end
 
     def _cut(self, data: bytes, position: int, frames: list[bytes]) -> int:
         """Take whole messages out of ``data``; return where the first one that is not whole starts."""
-        if self._buffer:
+        if self.buffer:
             return position
         while len(data) - position >= HEADER_SIZE:
             self._expected = self._message_length(data, position)

@@ -30,8 +30,6 @@ _BEGINNING: Final = _OK + _CLUSTER_TIME + _TIMESTAMP
 _TIMES_SIZE: Final = len(_OK) + len(_CLUSTER_TIME) + 88 + len(_OPERATION_TIME) + 8 + 1
 _OPERATION_TIME_SIZE: Final = len(_OPERATION_TIME) + 8 + 1
 _CLUSTER_TIME_AT: Final = len(_OK)
-_TIMESTAMP_AT: Final = len(_BEGINNING)
-_SIGNATURE_AT: Final = len(_BEGINNING) + 8
 
 #: What the reply to a write has before ``ok``: ``electionId: ObjectId, opTime: {ts: Timestamp, t: Int64}``.
 _ELECTION_ID: Final = b"\x07electionId\0"
@@ -45,7 +43,8 @@ _SMALLEST: Final = _FIELDS_AT + _TIMES_SIZE
 #: Bytes of a message above which cutting the end off would cost more than decoding it.
 _LARGEST: Final = 64 * 1024
 
-_unpack_time = struct.Struct("<Q").unpack_from
+#: Between those four stand the hash, ``keyId`` with the ends of two documents, and the operation time itself.
+_unpack_times = struct.Struct(f"<{len(_BEGINNING)}sQ{len(_SIGNATURE)}s20x17x{len(_OPERATION_TIME)}s8xx").unpack_from
 _pack_size = struct.Struct("<i").pack
 _pack_start = struct.Struct("<iiiiIBi").pack
 
@@ -75,14 +74,11 @@ def take_times(frame: bytes, clock: Clock) -> bytes | None:
     """
     size = len(frame)
     end = size - _TIMES_SIZE
-    if (
-        not _SMALLEST <= size <= _LARGEST
-        or not frame.startswith(_BEGINNING, end)
-        or not frame.startswith(_OPERATION_TIME, size - _OPERATION_TIME_SIZE)
-        or not frame.startswith(_SIGNATURE, end + _SIGNATURE_AT)
-    ):
+    if not _SMALLEST <= size <= _LARGEST:
         return None
-    (cluster_time,) = _unpack_time(frame, end + _TIMESTAMP_AT)
+    beginning, cluster_time, signature, operation_time = _unpack_times(frame, end)
+    if beginning != _BEGINNING or signature != _SIGNATURE or operation_time != _OPERATION_TIME:
+        return None
     if cluster_time > clock.latest:
         clock.take(cluster_time, frame[end + _CLUSTER_TIME_AT : size - _OPERATION_TIME_SIZE])
     if frame.startswith(_OP_TIME, end - _OP_TIME_SIZE) and frame.startswith(_ELECTION_ID, end - _PLACE_SIZE):

@@ -38,7 +38,10 @@ class CheckOut:
     :ivar started_at: when it was checked out, on the pool's clock.
     :ivar expected: how many seconds the server was expected to take.
     :ivar abandoned: it was checked in although its reply is still to come.
+    :ivar patient: ``socketTimeoutMS`` does not count for it, for its time is limited in another way.
     """
+
+    patient: bool = False
 
     __slots__ = (
         "abandoned",

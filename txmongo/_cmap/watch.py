@@ -138,4 +138,6 @@ class Watch:
 
     def _is_silent(self, connection: Connection) -> bool:
         timeout = self._socket_timeout
-        return timeout is not None and self._looked_at - self._last_sign_of(connection) >= timeout
+        if timeout is None or self._looked_at - self._last_sign_of(connection) < timeout:
+            return False
+        return not all(request.patient for request in connection.in_flight)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from txmongo._ops.client_sessions import Sessions
     from txmongo._ops.retry import History
     from txmongo._ops.session_state import SessionUse
+    from txmongo._ops.timeouts import TimeLimit
     from txmongo._pymongo import ServerMode
     from txmongo._sdam.server import Server
     from txmongo._wire.op_msg import Msg
@@ -76,6 +77,7 @@ class Attempt(CheckOut):
     :ivar use: the operation's use of a session, in all its attempts; ``None`` before the first, or without one.
     :ivar history: what the operation has been through; ``None`` in its first attempt.
     :ivar operation_id: the same for all attempts of an operation, where somebody listens to its events.
+    :ivar limit: of the operation's time; ``None`` without.
     """
 
     # Not slots: nearly every attempt differs from these in nothing, and one is made for every operation.
@@ -93,6 +95,7 @@ class Attempt(CheckOut):
     _outcome: Deferred[Any] | None = None
     _copy_deferred: Deferred[Any]
     _request_id: int
+    limit: TimeLimit | None = None
 
     def __init__(self, owner: Owner, operation: Operation[Any], read_preference: Any) -> None:
         # The parent's fields are set here, not by a call up: this runs once per operation.
@@ -105,9 +108,13 @@ class Attempt(CheckOut):
         self.read_preference = read_preference
         self._owner = owner
 
+    def again(self) -> Attempt:
+        """A new attempt of the same operation."""
+        return Attempt(self._owner, self.operation, self.read_preference)
+
     def following(self, history: History) -> Attempt:
         """The next attempt of the same operation."""
-        attempt = Attempt(self._owner, self.operation, self.read_preference)
+        attempt = self.again()
         attempt.pinned_address = self.pinned_address
         attempt.use = self.use
         attempt.operation_id = self.operation_id
@@ -119,6 +126,10 @@ class Attempt(CheckOut):
         if not self.operation_id:
             self.operation_id = next(_operation_ids)
         return self.operation_id
+
+    def limit_time(self, command: dict[str, Any]) -> None:
+        """Make a command fit the time that is left; only asked where there is a :attr:`limit`."""
+        raise NotImplementedError
 
     # --- what Operation.parse may ask ---
 
@@ -203,6 +214,8 @@ class Attempt(CheckOut):
         try:
             if self.history is not None:
                 _check_repetition(operation, use, description)
+            if self.limit is not None:
+                self.limit_time(command)
             msg = operation.encode(command, description)
             _check_size(operation, msg, description)
         except Exception:
@@ -317,9 +330,10 @@ class Attempt(CheckOut):
 
     def duplicate(self) -> Attempt:
         """The request for a connection for a second copy of this one; the pool checks it out and calls its resend."""
-        copy = Attempt(self._owner, self.operation, self.read_preference)
+        copy = self.again()
         copy.movable = False
         copy.server = self.server
+        copy.server_description = self.server_description
         copy.use = self.use
         copy.operation_id = self.operation_id
         copy._original = self

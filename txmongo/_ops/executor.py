@@ -10,6 +10,7 @@ Deferred and no coroutine. What happens between the write and the reply is :clas
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,10 +22,13 @@ from twisted.python.failure import Failure
 
 from txmongo._deferreds import Deadline, current_failure
 from txmongo._ops.attempt import Attempt
-from txmongo._ops.base import Operation, RetryKind
+from txmongo._ops.base import Execute, Operation, RetryKind
 from txmongo._ops.client_sessions import Sessions, in_transaction
 from txmongo._ops.command_events import CommandEvents
+from txmongo._ops.cursors import KillCursors
 from txmongo._ops.retry import FailedAttempt, History, RetryPolicy, Stage, Verdict, add_labels, decide, subject_of
+from txmongo._ops.timed_attempt import TimedAttempt
+from txmongo._ops.timeouts import TimeLimit, check_timing, time_limit
 from txmongo._pymongo import SERVER_TYPE
 from txmongo.errors import InvalidOperation
 
@@ -98,6 +102,9 @@ class Executor:
         if operation.session is None:
             read_preference, address = operation.read_preference, operation.address
         else:
+            session_limit = operation.session.time_limit
+            if session_limit is not None and not isinstance(operation, KillCursors):
+                return self.execute_within(operation, session_limit)
             try:
                 read_preference, address = self.sessions.route(operation)
             except Exception:
@@ -117,6 +124,37 @@ class Executor:
                 return attempt.send(connection)
         return self._select(attempt)
 
+    def execute_within(self, operation: Operation[ResultT], limit: TimeLimit) -> Deferred[ResultT]:
+        """Run one operation whose time is limited.
+
+        :returns: a Deferred as that of :meth:`execute`. When the time is up it fails at once: with an error whose
+            ``timeout`` is true, of which :class:`~txmongo.errors.TimeExceeded` is one, if the time was given so.
+        """
+        if self._closed:
+            return fail(InvalidOperation("the client is closed: disconnect() was called"))
+        attempt = TimedAttempt(self, operation, operation.read_preference, limit)
+        attempt.pinned_address = operation.address
+        return _as_deferred(self._begin_again(attempt))
+
+    def execute_timed(self, timeout: float, operation: Operation[ResultT]) -> Deferred[ResultT]:
+        """Run one operation of an object that has a ``timeoutMS``, in seconds; that of its session comes first."""
+        limit = None if operation.session is None else operation.session.time_limit
+        return self.execute_within(operation, TimeLimit.after(self.clock, timeout) if limit is None else limit)
+
+    def within(self, timeout: float | None, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
+        """How to run the operations of one call of an application, whose time begins now.
+
+        :param timeout: seconds of the ``timeoutMS`` of the object that was called; ``None`` if it has none.
+        :param timing: the call's own keywords: :class:`~txmongo._ops.timeouts.Timing`.
+        :param session: the call's.
+        :raises TypeError: a keyword is unknown or has no number.
+        :raises ValueError: ``timeout_ms`` is negative.
+        :raises InvalidOperation: ``timeout_ms`` in a session that is limited itself.
+        """
+        check_timing(timing)
+        limit = time_limit(self.clock, timeout, timing, None if session is None else session.time_limit)
+        return self.execute if limit is None else partial(self.execute_within, limit=limit)
+
     def close(self) -> None:
         """Refuse operations from now on; those in flight end with their connections, which the topology closes."""
         self._closed = True
@@ -127,9 +165,12 @@ class Executor:
         """Wait for a server; the operation keeps its place among those who wait."""
         operation = attempt.operation
         history = attempt.history
+        deadline = Deadline.after(self.clock, self._settings.server_selection_timeout)
+        if isinstance(attempt, TimedAttempt):
+            attempt.time_to_connect = deadline = deadline.earlier(attempt.limit.deadline)
         deferred: Deferred[Any] = self._topology.select_server(
             attempt.read_preference,
-            Deadline.after(self.clock, self._settings.server_selection_timeout),
+            deadline,
             operation=operation.name,
             address=attempt.pinned_address,
             deprioritized=() if history is None else history.deprioritized,
@@ -143,9 +184,18 @@ class Executor:
     def _check_out(self, server: Server, attempt: Attempt) -> Deferred[Any]:
         attempt.server = server
         attempt.server_description = server.description
-        deferred: Deferred[Any] = server.pool.check_out(attempt, Deadline.never, again=attempt.history is not None)
+        deadline = self._time_to_wait(attempt)
+        deferred: Deferred[Any] = server.pool.check_out(attempt, deadline, again=attempt.history is not None)
         deferred.addCallbacks(attempt.send, attempt.not_checked_out)
         return deferred
+
+    def _time_to_wait(self, attempt: Attempt) -> Deadline:
+        """Until when to wait for a connection; as long as ``waitQueueTimeoutMS`` says if that is never."""
+        if not isinstance(attempt, TimedAttempt):
+            return Deadline.never
+        if attempt.limit.csot:
+            return attempt.time_to_connect
+        return Deadline.after(self.clock, self._settings.wait_queue_timeout).earlier(attempt.limit.deadline)
 
     def _not_selected(self, failure: Failure, attempt: Attempt) -> Any:
         return self.after_failure(attempt, failure, Stage.SELECTION)
@@ -157,8 +207,10 @@ class Executor:
 
         :returns: the Failure for the caller, or a Deferred of the next attempt's outcome.
         """
+        if isinstance(attempt, TimedAttempt):
+            failure = attempt.failed_with(failure)
         error: Any = failure.value
-        operation, use = attempt.operation, attempt.use
+        operation, use, limit = attempt.operation, attempt.use, attempt.limit
         with_session = use is not None or operation.session is not None
         if isinstance(error, CancelledError):
             if with_session:
@@ -182,11 +234,16 @@ class Executor:
             attempt.history or _NO_HISTORY,
             now=self.clock.seconds(),
             sharded=self._topology.description.topology_type == TOPOLOGY_TYPE.Sharded,
+            deadline=Deadline.never if limit is None else limit.deadline,
+            unlimited=limit is not None and limit.csot,
             jitter=self._random.random(),
         )
         if verdict.delay is None or self._closed:
             self.sessions.end(use)
-            return failure if verdict.error is error else Failure(verdict.error)
+            last = verdict.error
+            if limit is not None:
+                last = limit.outcome(last, error, self.clock.seconds(), out_of_time=verdict.out_of_time)
+            return failure if last is error else Failure(last)
         return self._again(attempt, verdict)
 
     def _again(self, attempt: Attempt, verdict: Verdict) -> Any:
@@ -258,3 +315,8 @@ class Executor:
             max_wire_version=connection.description.max_wire_version,
             completed_handshake=True,
         )
+
+
+def _as_deferred(outcome: Any) -> Deferred[Any]:
+    """A Deferred of what an attempt began with."""
+    return outcome if isinstance(outcome, Deferred) else fail(outcome)

@@ -188,11 +188,13 @@ class Verdict:
     :ivar error: what to raise if it is not tried again, or if no server, or only one without support, is found for it.
     :ivar delay: seconds after which it is tried again; ``None`` if it is not.
     :ivar history: for the next decision; its ``deprioritized`` is for the next selection.
+    :ivar out_of_time: it would be tried again if there was time for it.
     """
 
     error: BaseException
     delay: float | None
     history: History
+    out_of_time: bool = False
 
     @property
     def again(self) -> bool:
@@ -339,12 +341,14 @@ def decide(
         deprioritized=_deprioritized(failed, history, policy, sharded, overload),
     )
     delay: float | None = None
+    out_of_time = False
     if _is_retryable(failed, subject, policy) and seen.attempts <= _limit(seen, policy, unlimited):
         delay = _backoff(error, seen.attempts, jitter) if overload else 0.0
-        if deadline.passed(now + delay):
+        out_of_time = deadline.passed(now + delay)
+        if out_of_time:
             delay = None
     assert seen.error is not None
-    return Verdict(error=seen.error, delay=delay, history=seen)
+    return Verdict(error=seen.error, delay=delay, history=seen, out_of_time=out_of_time)
 
 
 def _is_free(failed: FailedAttempt, history: History, policy: RetryPolicy, now: float) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bson.int64 import Int64
 from bson.timestamp import Timestamp
@@ -28,6 +28,7 @@ from txmongo.errors import ConfigurationError, InvalidOperation
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._ops.timeouts import TimeLimit
 
 __all__ = ["CommandKind", "SessionState", "SessionUse", "command_kind", "sends_txn_number"]
 
@@ -110,6 +111,7 @@ class SessionUse:
     :ivar commits: its command commits the transaction.
     :ivar in_flight: how many of its commands were sent and not answered.
     :ivar kept: a cursor has it; the operation's end is not its end.
+    :ivar time_limit: as of a :class:`SessionState`; it never has one.
     """
 
     # Not slots: nearly every use differs from these in nothing, and one is made for every operation.
@@ -120,6 +122,7 @@ class SessionUse:
     commits = False
     in_flight = 0
     kept = False
+    time_limit: Final = None
 
     def __init__(self, server_session: ServerSession, pool: ServerSessionPool) -> None:
         self.server_session = server_session
@@ -154,6 +157,7 @@ class SessionState:
 
     :ivar ended: no operation may use it any more.
     :ivar transaction: the one transaction of the session.
+    :ivar time_limit: of ``with_transaction`` while that runs and is limited: for all that is done in the session.
     :param owner: what the operations of its client have in common with it and those of others have not.
     :param causally_consistent: its commands wait for what the session has seen.
     :param reads_snapshot: its reads all see the data of one moment.
@@ -164,6 +168,7 @@ class SessionState:
     ) -> None:
         self.ended = False
         self.transaction = Transaction()
+        self.time_limit: TimeLimit | None = None
         self._owner = owner
         self._pool = pool
         self._causally_consistent = causally_consistent

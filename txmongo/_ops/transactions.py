@@ -24,6 +24,8 @@ __all__ = ["NO_SESSION", "AbortTransaction", "CommitTransaction", "EndSessions"]
 class _NoSession:
     """The type of :data:`NO_SESSION`."""
 
+    time_limit: Final = None
+
     def __repr__(self) -> str:
         return "NO_SESSION"
 

@@ -8,8 +8,8 @@ enumerating indexes specifications.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from bson.code import Code
 from bson.codec_options import CodecOptions
@@ -42,14 +42,16 @@ from txmongo._ops.arguments import (
     read_fields,
     with_comment,
 )
-from txmongo._ops.base import Operation, check_acknowledged_option, collation_document
+from txmongo._ops.base import Execute, Operation, check_acknowledged_option, collation_document
 from txmongo._ops.client_sessions import check_session, effective_write_concern
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
+from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.delete import DeleteMany, DeleteOne, delete_statement
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import FindOne, check_count, find_one_template
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
 from txmongo._ops.map_reduce import MapReduce
+from txmongo._ops.timeouts import Timing, seconds_of, take_timing
 from txmongo._ops.update import UpdateMany, UpdateOne, update_statement
 from txmongo._ops.writes import WriteTarget, write_options
 from txmongo._pymongo import ServerMode
@@ -115,6 +117,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         codec_options: CodecOptions[DocumentType] | None = None,
         read_preference: ServerMode | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> None:
         check_collection_name(name)
         self._database = database
@@ -129,8 +132,10 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         )
         self._read_concern: ReadConcern = _option("read_concern", read_concern, ReadConcern, database.read_concern)
         self._write_target: WriteTarget | None = None
+        self._timeout = seconds_of(timeout_ms, database._timeout)
         executor = database.client._executor
-        self._execute = executor.execute
+        timeout = self._timeout
+        self._execute: Execute[Any] = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
         self._sessions = executor.sessions
 
     # --- what it is ---
@@ -175,12 +180,18 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """How far what is read must have spread."""
         return self._read_concern
 
+    @property
+    def timeout_ms(self) -> float | None:
+        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
+        return None if self._timeout is None else self._timeout * 1000
+
     def with_options(
         self,
         codec_options: CodecOptions[Any] | None = None,
         read_preference: ServerMode | None = None,
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> Collection[Any]:
         """The same collection with other options; those that are ``None`` stay as they are.
 
@@ -193,6 +204,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             self._codec_options if codec_options is None else codec_options,
             self._read_preference if read_preference is None else read_preference,
             self._read_concern if read_concern is None else read_concern,
+            self.timeout_ms if timeout_ms is None else timeout_ms,
         )
 
     def __getattr__(self, name: str) -> Collection[DocumentType]:
@@ -213,6 +225,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             self._codec_options,
             self._read_preference,
             self._read_concern,
+            self.timeout_ms,
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Collection[DocumentType]:
@@ -252,6 +265,12 @@ class Collection(LegacyCollection, Generic[DocumentType]):
     def _insert_template(self) -> tuple[bytes, bytes] | None:
         return insert.insert_template(self._target)
 
+    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
+        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
+        if not timing and self._timeout is None:
+            return self._execute
+        return self._database.client._executor.within(self._timeout, timing, session)
+
     @property
     def _target(self) -> WriteTarget:
         """What write operations need to know of this collection; made at the first one."""
@@ -280,7 +299,12 @@ class Collection(LegacyCollection, Generic[DocumentType]):
     # --- inserting ---
 
     def insert_one(
-        self, document: Any, bypass_document_validation: bool | None = None, session: Any = None, comment: Any = None
+        self,
+        document: Any,
+        bypass_document_validation: bool | None = None,
+        session: Any = None,
+        comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[InsertOneResult]:
         """Store one document.
 
@@ -299,7 +323,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         if not isinstance(document, RawBSONDocument) and "_id" not in document:
             document["_id"] = ObjectId()
         options = write_options(comment, None, bypass_document_validation)
-        return self._execute(
+        execute = self._begin(timing, session) if timing else self._execute
+        return execute(
             insert.InsertOne(target, document, options, session, self._insert_template if options is None else None)
         )
 
@@ -310,6 +335,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         bypass_document_validation: bool | None = None,
         session: Any = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[InsertManyResult]:
         """Store documents, in as few commands as the server's limits allow.
 
@@ -324,7 +350,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         target = self._target_in(session)
         inserted, ids = documents_with_ids(documents)
         bulk = Bulk(
-            self._execute,
+            self._begin(timing, session),
             target,
             [insert_run(inserted)],
             ordered=ordered,
@@ -348,6 +374,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         let: Mapping[str, Any] | None = None,
         sort: Mapping[str, Any] | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[UpdateResult]:
         """Replace one document that matches.
 
@@ -367,6 +394,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             comment,
             let,
             bypass_document_validation,
+            timing,
             upsert=upsert,
             collation=collation,
             hint=hint,
@@ -386,6 +414,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         let: Mapping[str, Any] | None = None,
         sort: Mapping[str, Any] | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[UpdateResult]:
         """Change one document that matches.
 
@@ -414,6 +443,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             comment,
             let,
             bypass_document_validation,
+            timing,
             upsert=upsert,
             collation=collation,
             array_filters=array_filters,
@@ -433,6 +463,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any = None,
         let: Mapping[str, Any] | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[UpdateResult]:
         """Change all documents that match; never retried, for it may have been carried out in part.
 
@@ -449,6 +480,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             comment,
             let,
             bypass_document_validation,
+            timing,
             upsert=upsert,
             collation=collation,
             array_filters=array_filters,
@@ -464,6 +496,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         comment: Any,
         let: Any,
         bypass_document_validation: Any,
+        timing: Timing,
         **options: Any,
     ) -> Deferred[UpdateResult]:
         target = self._target_in(session)
@@ -472,7 +505,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             filter, update, multi=operation is UpdateMany, acknowledged=target.acknowledged, **options
         )
         fields = write_options(comment, let, bypass_document_validation)
-        return self._execute(operation(target, statement, fields, session))
+        return self._begin(timing, session)(operation(target, statement, fields, session))
 
     # --- deleting ---
 
@@ -484,6 +517,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any = None,
         let: Mapping[str, Any] | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[DeleteResult]:
         """Remove one document that matches.
 
@@ -497,7 +531,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             :class:`~txmongo.errors.WriteConcernError` (or :class:`~txmongo.errors.WTimeoutError`) if it was carried out
             but the write concern could not be kept, and as every operation (see the class).
         """
-        return self._delete(DeleteOne, False, filter, collation, hint, session, let, comment)
+        return self._delete(DeleteOne, False, filter, collation, hint, session, let, comment, timing)
 
     def delete_many(
         self,
@@ -507,6 +541,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any = None,
         let: Mapping[str, Any] | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[DeleteResult]:
         """Remove all documents that match; never retried, for it may have been carried out in part.
 
@@ -514,7 +549,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param collation: and the other arguments: see :meth:`delete_one`.
         :returns: a Deferred as that of :meth:`delete_one`.
         """
-        return self._delete(DeleteMany, True, filter, collation, hint, session, let, comment)
+        return self._delete(DeleteMany, True, filter, collation, hint, session, let, comment, timing)
 
     def _delete(
         self,
@@ -526,13 +561,14 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any,
         let: Any,
         comment: Any,
+        timing: Timing,
     ) -> Deferred[DeleteResult]:
         target = self._target_in(session)
         check_optional_mapping("let", let)
         statement = delete_statement(
             filter, multi=multi, collation=collation, hint=hint, acknowledged=target.acknowledged
         )
-        return self._execute(operation(target, statement, write_options(comment, let), session))
+        return self._begin(timing, session)(operation(target, statement, write_options(comment, let), session))
 
     # --- finding and changing in one step ---
 
@@ -560,8 +596,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             :class:`~txmongo.errors.WriteConcernError` (or :class:`~txmongo.errors.WTimeoutError`) if it was carried out
             but the write concern could not be kept, and as every operation (see the class).
         """
+        timing = take_timing(kwargs)
         fields = {"remove": True, **kwargs}
-        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment)
+        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment, timing)
 
     def find_one_and_replace(
         self,
@@ -588,8 +625,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             would break a unique index, and as that of :meth:`find_one_and_delete`.
         """
         check_replacement(replacement)
+        timing = take_timing(kwargs)
         fields = self._changing_fields(replacement, upsert, return_document, kwargs)
-        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment)
+        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment, timing)
 
     def find_one_and_update(
         self,
@@ -618,10 +656,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         check_update(update)
         check_array_filters(array_filters)
         check_acknowledged_option("array_filters", array_filters, self._target_in(session).acknowledged)
+        timing = take_timing(kwargs)
         fields = self._changing_fields(update, upsert, return_document, kwargs)
         if array_filters is not None:
             fields["arrayFilters"] = array_filters
-        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment)
+        return self._find_and_modify(filter, fields, projection, sort, hint, session, let, comment, timing)
 
     @staticmethod
     def _changing_fields(update: Any, upsert: Any, return_document: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -643,6 +682,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any,
         let: Any,
         comment: Any,
+        timing: dict[str, Any],
     ) -> Deferred[Any]:
         target = self._target_in(session)
         if session is not None:
@@ -658,7 +698,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             "collation": collation_document(fields.pop("collation", None)),
         }
         fields.update((name, value) for name, value in given.items() if value is not None)
-        return self._execute(find_and_modify.FindAndModify(target, filter, fields, session))
+        return self._begin(timing, session)(find_and_modify.FindAndModify(target, filter, fields, session))
 
     def _check_own_write_concern(self, session: Any, fields: dict[str, Any]) -> None:
         """Treat a ``writeConcern`` among the fields of a command as the collection's is treated in a session."""
@@ -678,6 +718,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         session: Any = None,
         comment: Any = None,
         let: Mapping[str, Any] | None = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[BulkWriteResult]:
         """Carry out writes of any kind in as few commands as their order and the server's limits allow.
 
@@ -706,7 +747,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         if bypass_document_validation is not None and not write_concern.acknowledged:
             raise OperationFailure("bypass_document_validation cannot be set with an unacknowledged write concern")
         bulk = Bulk(
-            self._execute,
+            self._begin(timing, session),
             target,
             runs,
             ordered=ordered,
@@ -732,7 +773,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         elif not isinstance(filter, (dict, Mapping)):
             filter = {"_id": filter}
         if args or kwargs:
-            return self._execute(Cursor(self, filter, *args, **kwargs)._find_one())
+            timing = take_timing(kwargs)
+            find_one = Cursor(self, filter, *args, **kwargs)._find_one()
+            return self._begin(timing, find_one.session)(find_one)
         return self._execute(
             FindOne(
                 self._database_name,
@@ -787,6 +830,10 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param session: see the class.
         :param allow_disk_use: the server may sort with files when memory does not suffice.
         :param let: variables for ``$$name`` in expressions (MongoDB 5.0).
+        :param max_await_time_ms: milliseconds that the server waits for more in each batch of a ``TAILABLE_AWAIT``
+            cursor.
+        :param timeout_mode: what ``timeoutMS`` limits: ``"cursorLifetime"``, the default, all commands of the cursor
+            together; ``"iteration"``, the only one for tailable cursors, each wait for more documents.
         :returns: a :class:`~txmongo.cursor.Cursor`, which is a Deferred of the list and more; nothing is sent before it
             is used. It fails as every operation (see the class).
         """
@@ -814,7 +861,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param let: variables for ``$$name`` in expressions (MongoDB 5.0).
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the command: ``allowDiskUse``, ``maxTimeMS``, ``batchSize``, ``collation``,
-            ``hint``, ``bypassDocumentValidation``, and ``maxAwaitTimeMS`` for pipelines that wait for data.
+            ``hint``, ``bypassDocumentValidation``, and ``maxAwaitTimeMS`` for pipelines that wait for data; and
+            ``timeout_mode`` as of :meth:`find`.
         :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list of results and more. It
             fails with :class:`~txmongo.errors.WriteConcernError` if ``$out`` or ``$merge`` was carried out but the
             write concern could not be kept, and as every operation (see the class).
@@ -844,6 +892,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
         check_optional_mapping("let", let)
+        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
         batch_size = kwargs.pop("batchSize", None)
         if batch_size is not None:
             check_count("batchSize", batch_size)
@@ -868,6 +917,15 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             max_await_time_ms=max_await_time_ms,
             comment=comment,
             at_once=writes(pipeline),
+            times=cursor_times(
+                self._database.client._executor,
+                self._timeout,
+                timing,
+                timeout_mode,
+                session=session,
+                writes=writes(pipeline),
+                max_await_time_ms=max_await_time_ms,
+            ),
         )
 
     # --- counting ---
@@ -884,9 +942,10 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         check_session(session, self._sessions)
         check_mapping("filter", filter)
+        timing = take_timing(kwargs)
         fields = read_fields(kwargs, comment)
         options = self._read_options(session)
-        return self._execute(CountDocuments(self._database_name, self._name, filter, fields, **options))
+        return self._begin(timing, session)(CountDocuments(self._database_name, self._name, filter, fields, **options))
 
     def estimated_document_count(self, comment: Any = None, **kwargs: Any) -> Deferred[int]:
         """How many documents there are according to the collection's metadata: fast, and not exact after a crash.
@@ -897,8 +956,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         if "session" in kwargs:
             raise ConfigurationError("session: estimated_document_count does not support sessions")
+        timing = take_timing(kwargs)
         fields = read_fields(kwargs, comment)
-        return self._execute(EstimatedDocumentCount(self._database_name, self._name, fields, **self._read_options()))
+        return self._begin(timing)(
+            EstimatedDocumentCount(self._database_name, self._name, fields, **self._read_options())
+        )
 
     def count(self, filter: Mapping[str, Any] | None = None, session: Any = None, **kwargs: Any) -> Deferred[int]:
         """Count documents by the ``count`` command, which may be wrong on a sharded cluster.
@@ -911,8 +973,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         check_session(session, self._sessions)
         check_optional_mapping("filter", filter)
+        timing = take_timing(kwargs)
         fields = read_fields(kwargs, None)
-        return self._execute(Count(self._database_name, self._name, filter, fields, **self._read_options(session)))
+        return self._begin(timing, session)(
+            Count(self._database_name, self._name, filter, fields, **self._read_options(session))
+        )
 
     def distinct(
         self,
@@ -936,9 +1001,10 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         if not isinstance(key, str):
             raise TypeError(f"key must be a str, not {type(key).__name__}")
         check_optional_mapping("filter", filter)
+        timing = take_timing(kwargs)
         fields = read_fields({**kwargs, "hint": hint}, comment)
         options = self._read_options(session)
-        return self._execute(Distinct(self._database_name, self._name, key, filter, fields, **options))
+        return self._begin(timing, session)(Distinct(self._database_name, self._name, key, filter, fields, **options))
 
     def map_reduce(
         self,
@@ -1021,7 +1087,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
             (see the class).
         """
-        options = {name: kwargs.pop(name) for name in ("maxTimeMS", "commitQuorum") if name in kwargs}
+        options = {name: kwargs.pop(name) for name in ("maxTimeMS", "commitQuorum") if name in kwargs} | take_timing(
+            kwargs
+        )
         created = self.create_indexes([IndexModel(keys, **kwargs)], session, comment, **options)
         return created.addCallback(lambda names: names[0])
 
@@ -1041,7 +1109,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         for index in indexes:
             if not isinstance(index, IndexModel):
                 raise TypeError(f"indexes must be a list of IndexModel objects, not of {type(index).__name__}")
-        return self._execute(
+        timing = take_timing(kwargs)
+        return self._begin(timing, session)(
             CreateIndexes(
                 self._database_name,
                 self._name,
@@ -1068,6 +1137,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         name = index_or_name
         if not isinstance(name, str):
             name = index_name(index_document("index_or_name", name))
+        timing = take_timing(kwargs)
         operation = DropIndexes(
             self._database_name,
             self._name,
@@ -1076,7 +1146,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             write_concern=self._write_concern,
             session=session,
         )
-        return self._execute_unless_missing(operation).addCallback(_nothing)
+        return self._execute_unless_missing(operation, timing).addCallback(_nothing)
 
     def drop_indexes(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[None]:
         """Drop all indexes but that on ``_id``; that the collection does not exist is no error.
@@ -1087,10 +1157,13 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         return self.drop_index("*", session, comment, **kwargs)
 
-    def list_indexes(self, session: Any = None, comment: Any = None) -> CommandCursor[MutableMapping[str, Any]]:
+    def list_indexes(
+        self, session: Any = None, comment: Any = None, *, timeout_mode: str | None = None, **timing: Unpack[Timing]
+    ) -> CommandCursor[MutableMapping[str, Any]]:
         """The indexes as the server describes them; none if the collection does not exist.
 
         :param comment: any BSON value, for the server's log and profiler.
+        :param timeout_mode: as of :meth:`find`.
         :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list and more. It fails as every
             operation (see the class).
         """
@@ -1102,7 +1175,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             codec_options=self._codec_options,
             session=session,
         )
-        return CommandCursor(self._database.client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,))
+        client = self._database.client
+        times = cursor_times(client._executor, self._timeout, timing, timeout_mode, session=session)
+        return CommandCursor(client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,), times=times)
 
     def list_index_names(self, session: Any = None, comment: Any = None) -> Deferred[list[str]]:
         """The names of the indexes; none if the collection does not exist.
@@ -1112,19 +1187,25 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         return self.list_indexes(session, comment).addCallback(_names)
 
-    def index_information(self, session: Any = None, comment: Any = None) -> Deferred[dict[str, Any]]:
+    def index_information(
+        self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]
+    ) -> Deferred[dict[str, Any]]:
         """The indexes by name, their keys as lists of ``(key, direction)`` pairs.
 
         :param comment: any BSON value, for the server's log and profiler.
         :returns: a Deferred that fires with a dict such as ``{"_id_": {"v": 2, "key": [("_id", 1)]}}``. It fails as
             every operation (see the class).
         """
-        return self.list_indexes(session, comment).addCallback(_information)
+        return self.list_indexes(session, comment, **timing).addCallback(_information)
 
     # --- the collection as a whole ---
 
     def drop(
-        self, session: Any = None, comment: Any = None, encrypted_fields: Mapping[str, Any] | None = None
+        self,
+        session: Any = None,
+        comment: Any = None,
+        encrypted_fields: Mapping[str, Any] | None = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[None]:
         """Drop the collection with its indexes; that it does not exist is no error.
 
@@ -1143,7 +1224,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             write_concern=self._write_concern,
             session=session,
         )
-        return self._execute_unless_missing(operation).addCallback(_nothing)
+        return self._execute_unless_missing(operation, timing).addCallback(_nothing)
 
     def rename(
         self, new_name: str, session: Any = None, comment: Any = None, **kwargs: Any
@@ -1159,7 +1240,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         check_session(session, self._sessions)
         check_collection_name(new_name, "new_name")
-        return self._execute(
+        timing = take_timing(kwargs)
+        return self._begin(timing, session)(
             admin.Rename(
                 self.full_name,
                 f"{self._database_name}.{new_name}",
@@ -1169,7 +1251,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             )
         )
 
-    def options(self, session: Any = None, comment: Any = None) -> Deferred[dict[str, Any]]:
+    def options(self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]) -> Deferred[dict[str, Any]]:
         """The options with which the collection was created: ``capped``, ``validator`` and so on.
 
         :param comment: any BSON value, for the server's log and profiler.
@@ -1181,13 +1263,13 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         operation = admin.ListCollections(
             self._database_name, fields, codec_options=self._codec_options, session=session
         )
-        return self._execute(operation).addCallback(
+        return self._begin(timing, session)(operation).addCallback(
             lambda batch: batch.documents[0].get("options", {}) if batch.documents else {}
         )
 
-    def _execute_unless_missing(self, operation: Operation[Any]) -> Deferred[Any]:
+    def _execute_unless_missing(self, operation: Operation[Any], timing: Mapping[str, Any]) -> Deferred[Any]:
         """Run an operation for which it is as good if the collection does not exist."""
-        return self._execute(operation).addErrback(_ignore_missing)
+        return self._begin(timing, operation.session)(operation).addErrback(_ignore_missing)
 
 
 def _javascript(name: str, value: Any) -> Code:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Generic, Self, Unpack
 
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
@@ -35,12 +35,15 @@ from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._ops.admin import DropDatabase, ListDatabases
+from txmongo._ops.base import Execute
 from txmongo._ops.client_bulk_write import ClientBulkWrite
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
+from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.executor import Executor
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
+from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.transactions import EndSessions
 from txmongo._pymongo import SERVER_TYPE, ServerMode
@@ -166,7 +169,7 @@ class ConnectionPool(Generic[DocumentType]):
             events=CommandEvents(listeners, reactor.seconds, command_log) if listeners or command_log else None,
             server_api=_server_api_fields(settings.server_api),
         )
-        self._leftovers = Leftovers(self._executor.execute, reactor)
+        self._leftovers = Leftovers(self._executor.execute, reactor, self._executor.execute_within)
         self._uri: dict[str, Any] | None = None
         self._closed = False
         #: Fires when the servers have heard which sessions are over; ``None`` if that is not waited for.
@@ -259,6 +262,21 @@ class ConnectionPool(Generic[DocumentType]):
         """How far what is read must have spread."""
         return self._settings.read_concern
 
+    @property
+    def timeout_ms(self) -> float | None:
+        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
+        return None if self._timeout is None else self._timeout * 1000
+
+    @property
+    def _timeout(self) -> float | None:
+        return self._settings.timeout
+
+    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
+        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
+        if not timing and self._timeout is None:
+            return self._executor.execute
+        return self._executor.within(self._timeout, timing, session)
+
     def append_metadata(self, driver_info: DriverInfo) -> None:
         """Name a library around the driver in what new connections tell the server about the client.
 
@@ -283,6 +301,7 @@ class ConnectionPool(Generic[DocumentType]):
         read_preference: ServerMode | None = None,
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> Database[Any]:
         """A database with options of its own; those that are ``None`` are the client's.
 
@@ -296,7 +315,7 @@ class ConnectionPool(Generic[DocumentType]):
             name = self._settings.database
             if name is None:
                 raise ConfigurationError("no name was given, and the connection string names no database")
-        return Database(self, name, write_concern, codec_options, read_preference, read_concern)
+        return Database(self, name, write_concern, codec_options, read_preference, read_concern, timeout_ms)
 
     def get_default_database(
         self,
@@ -305,17 +324,18 @@ class ConnectionPool(Generic[DocumentType]):
         read_preference: ServerMode | None = None,
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> Database[Any] | None:
         """The database that the connection string names, with options of its own.
 
         :param default: the name to take if the connection string has none.
-        :param codec_options: and the three that follow: those that are ``None`` are the client's.
+        :param codec_options: and those that follow: those that are ``None`` are the client's.
         :returns: a :class:`~txmongo.database.Database`; ``None`` if there is no name, as in TxMongo.
         """
         name = self._settings.database or default
         if name is None:
             return None
-        return Database(self, name, write_concern, codec_options, read_preference, read_concern)
+        return Database(self, name, write_concern, codec_options, read_preference, read_concern, timeout_ms)
 
     def __getattr__(self, name: str) -> Database[DocumentType]:
         """The database ``name``; a name with an underscore in front needs ``client["_name"]``."""
@@ -341,10 +361,13 @@ class ConnectionPool(Generic[DocumentType]):
             The primary is asked.
         """
         check_session(session, self._executor.sessions)
+        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
         fields = {name: value for name, value in kwargs.items() if value is not None}
         if comment is not None:
             fields["comment"] = comment
-        return CommandCursor(self, ListDatabases(fields, codec_options=self.codec_options, session=session))
+        operation = ListDatabases(fields, codec_options=self.codec_options, session=session)
+        times = cursor_times(self._executor, self._timeout, timing, timeout_mode, session=session)
+        return CommandCursor(self, operation, times=times)
 
     def list_database_names(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[list[str]]:
         """The names of the databases.
@@ -357,7 +380,7 @@ class ConnectionPool(Generic[DocumentType]):
         return databases.addCallback(lambda documents: [document["name"] for document in documents])
 
     def drop_database(
-        self, name_or_database: str | Database[Any], session: Any = None, comment: Any = None
+        self, name_or_database: str | Database[Any], session: Any = None, comment: Any = None, **timing: Unpack[Timing]
     ) -> Deferred[None]:
         """Remove a database with all its collections.
 
@@ -373,7 +396,7 @@ class ConnectionPool(Generic[DocumentType]):
         check_database_name(name, "name_or_database")
         fields = None if comment is None else {"comment": comment}
         operation = DropDatabase(name, fields, write_concern=self.write_concern, session=session)
-        return self._executor.execute(operation).addCallback(_nothing)
+        return self._begin(timing, session)(operation).addCallback(_nothing)
 
     def bulk_write(
         self,
@@ -401,7 +424,7 @@ class ConnectionPool(Generic[DocumentType]):
         check_models(models, write_concern=self.write_concern if write_concern is None else write_concern)
         return self._executor.execute(ClientBulkWrite(session))
 
-    def server_info(self, session: Any = None) -> Deferred[dict[str, Any]]:
+    def server_info(self, session: Any = None, **timing: Unpack[Timing]) -> Deferred[dict[str, Any]]:
         """What a server says of itself: version, build, libraries.
 
         :returns: a Deferred that fires with the reply of ``buildInfo``; it fails as every operation (see
@@ -411,7 +434,7 @@ class ConnectionPool(Generic[DocumentType]):
         operation = RunCommand(
             "admin", {"buildinfo": 1}, read_preference=ReadPreference.PRIMARY_PREFERRED, session=session
         )
-        return self._executor.execute(operation)
+        return self._begin(timing, session)(operation)
 
     # --- sessions ---
 
@@ -464,8 +487,10 @@ class ConnectionPool(Generic[DocumentType]):
             options,
             sessions=executor.sessions,
             execute=executor.execute,
+            execute_within=executor.execute_within,
             clock=self._reactor,
             defaults=Settled(self.read_concern, self.write_concern, self.read_preference),
+            timeout=self._timeout,
         )
 
     @property
@@ -571,7 +596,7 @@ class ConnectionPool(Generic[DocumentType]):
         the user name or the password.
         """
         ping = RunCommand("admin", {"ping": 1}, read_preference=ReadPreference.NEAREST)
-        yield from self._executor.execute(ping)
+        yield from self._begin({})(ping)
         return self
 
     async def __aenter__(self) -> Self:

@@ -10,7 +10,7 @@ Kept: the CRUD specification, "Find", and the "Find, getMore and killCursors com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
 from bson.code import Code
 from bson.codec_options import CodecOptions
@@ -28,11 +28,13 @@ from txmongo._ops.arguments import (
 )
 from txmongo._ops.base import collation_document
 from txmongo._ops.client_sessions import check_session
+from txmongo._ops.cursor_times import CursorTimes, cursor_times
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import FLAGS, Find, FindOne, bounds_document, check_count, find_fields
 from txmongo._ops.run_command import Explain
 from txmongo._ops.server_cursor import ItemT, ServerCursor
+from txmongo._ops.timeouts import Timing, check_timing
 from txmongo.errors import InvalidOperation
 from txmongo.types import DocumentType
 
@@ -81,8 +83,13 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         session: Any = None,
         allow_disk_use: bool | None = None,
         let: Mapping[str, Any] | None = None,
+        max_await_time_ms: int | None = None,
+        timeout_mode: str | None = None,
+        **timing: Unpack[Timing],
     ) -> None:
         """Made by :meth:`~txmongo.collection.Collection.find`, which explains the options."""
+        if timing:
+            check_timing(timing)
         if filter is None:
             filter = {}
         else:
@@ -125,6 +132,23 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             self._set_flags(flags)
         self._collection = collection
         super().__init__(client._executor.execute, client._leftovers, collection.codec_options, session)
+        if max_await_time_ms is not None:
+            self._max_await_time_ms = check_count("max_await_time_ms", max_await_time_ms)
+        if timing or timeout_mode is not None or collection._timeout is not None:
+            self._times = self._find_times(timing, timeout_mode)
+
+    def _find_times(self, timing: Mapping[str, Any], timeout_mode: str | None) -> CursorTimes | None:
+        collection = self._collection
+        return cursor_times(
+            collection.database.client._executor,
+            collection._timeout,
+            timing,
+            timeout_mode,
+            session=self._session,
+            tailable=self._tailable,
+            await_data=self._await_data,
+            max_await_time_ms=self._max_await_time_ms,
+        )
 
     # --- the command ---
 
@@ -199,6 +223,8 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         self._flags = flags
         self._tailable = bool(flags & _TAILABLE)
         self._await_data = flags & CursorType.TAILABLE_AWAIT == CursorType.TAILABLE_AWAIT
+        if self._times is not None and self._tailable:
+            self._times.iterate(self._await_data)
 
     def _set(self, name: str, value: Any) -> Self:
         """Set a field of the command, or take it away."""
@@ -353,7 +379,25 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         self._check_not_started()
         if max_await_time_ms is not None:
             check_count("max_await_time_ms", max_await_time_ms)
+            if self._times is not None:
+                self._times.check_await(max_await_time_ms)
         self._max_await_time_ms = max_await_time_ms
+        return self
+
+    def timeout(self, timeout: float | None) -> Self:
+        """Limit the time that is waited for documents; TxMongo's.
+
+        :param timeout: seconds, for all documents together if the cursor is used as a Deferred, else for each batch;
+            when they are over the cursor fails with :class:`~txmongo.errors.TimeExceeded`. ``None`` for no limit.
+        :raises TypeError: it is no number.
+        :raises InvalidOperation: the cursor has started.
+        """
+        self._check_not_started()
+        check_timing({"timeout": timeout})
+        times = None
+        if timeout is not None or self._collection._timeout is not None:
+            times = self._find_times({"timeout": timeout}, None)
+        self._times = times
         return self
 
     def allow_disk_use(self, allow_disk_use: bool) -> Self:
@@ -416,7 +460,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         shared = ("collation", "hint", "maxTimeMS", "comment")
         fields: dict[str, Any] = {name: self._fields[name] for name in shared if name in self._fields}
         collection = self._collection
-        return self._execute(
+        return collection._begin({}, self._session)(
             Distinct(
                 collection.database.name,
                 collection.name,
@@ -438,7 +482,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         """
         collection = self._collection
         command = {"explain": {"find": collection.name, **self._command_fields()}}
-        return self._execute(
+        return collection._begin({}, self._session)(
             Explain(
                 collection.database.name,
                 command,
@@ -459,6 +503,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         copy._limit = self._limit
         copy._batch_size = self._batch_size
         copy._max_await_time_ms = self._max_await_time_ms
+        copy._times = None if self._times is None else self._times.copy()
         copy._set_flags(self._flags)
         return copy
 
@@ -525,6 +570,7 @@ class _OfCommand(ServerCursor[ItemT], Generic[ItemT]):
         empty_on: Iterable[int] = (),
         await_data: bool = False,
         at_once: bool = False,
+        times: CursorTimes | None = None,
     ) -> None:
         """Made by the methods that run the commands.
 
@@ -536,9 +582,11 @@ class _OfCommand(ServerCursor[ItemT], Generic[ItemT]):
         :param empty_on: codes of errors of the command that mean that there is nothing.
         :param await_data: the server may wait before it answers.
         :param at_once: send the command now: it does more than list things.
+        :param times: limit its time.
         """
         super().__init__(client._executor.execute, client._leftovers, operation.reply_codec_options, operation.session)
         self._operation = operation
+        self._times = times
         self._batch_size = batch_size
         self._max_await_time_ms = max_await_time_ms
         self._comment = comment

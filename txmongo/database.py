@@ -8,7 +8,8 @@ specifications "Run command", "Enumerating collections" and, for :meth:`Database
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.dbref import DBRef
@@ -20,10 +21,12 @@ from twisted.internet.defer import Deferred
 from txmongo._ops.admin import CollMod, Create, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_mapping, read_fields, with_comment
-from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
 from txmongo._ops.client_sessions import check_session
+from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.find import check_count
 from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
+from txmongo._ops.timeouts import Timing, seconds_of, take_timing
 from txmongo._pymongo import ServerMode
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
@@ -83,6 +86,7 @@ class Database(Generic[DocumentType]):
         codec_options: CodecOptions[DocumentType] | None = None,
         read_preference: ServerMode | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> None:
         check_database_name(database_name, "database_name")
         self._client = client = factory
@@ -93,7 +97,9 @@ class Database(Generic[DocumentType]):
         )
         self._read_preference: Any = _option("read_preference", read_preference, ServerMode, client.read_preference)
         self._read_concern: ReadConcern = _option("read_concern", read_concern, ReadConcern, client.read_concern)
-        self._execute = client._executor.execute
+        self._timeout = timeout = seconds_of(timeout_ms, client._timeout)
+        executor = client._executor
+        self._execute: Execute[Any] = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
         self._sessions = client._executor.sessions
 
     # --- what it is ---
@@ -133,12 +139,24 @@ class Database(Generic[DocumentType]):
         """How far what is read must have spread."""
         return self._read_concern
 
+    @property
+    def timeout_ms(self) -> float | None:
+        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
+        return None if self._timeout is None else self._timeout * 1000
+
+    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
+        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
+        if not timing and self._timeout is None:
+            return self._execute
+        return self._client._executor.within(self._timeout, timing, session)
+
     def with_options(
         self,
         codec_options: CodecOptions[Any] | None = None,
         read_preference: ServerMode | None = None,
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> Database[Any]:
         """The same database with other options; those that are ``None`` stay as they are.
 
@@ -151,6 +169,7 @@ class Database(Generic[DocumentType]):
             self._codec_options if codec_options is None else codec_options,
             self._read_preference if read_preference is None else read_preference,
             self._read_concern if read_concern is None else read_concern,
+            self.timeout_ms if timeout_ms is None else timeout_ms,
         )
 
     def get_collection(
@@ -160,6 +179,7 @@ class Database(Generic[DocumentType]):
         read_preference: ServerMode | None = None,
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
+        timeout_ms: float | None = None,
     ) -> Collection[Any]:
         """A collection with options of its own; those that are ``None`` are the database's.
 
@@ -167,7 +187,7 @@ class Database(Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a collection can have.
         """
-        return Collection(self, name, write_concern, codec_options, read_preference, read_concern)
+        return Collection(self, name, write_concern, codec_options, read_preference, read_concern, timeout_ms)
 
     def __getattr__(self, name: str) -> Collection[DocumentType]:
         """The collection ``name``; a name with an underscore in front needs ``database["_name"]``."""
@@ -253,6 +273,7 @@ class Database(Generic[DocumentType]):
         if isinstance(read_preference, CodecOptions):
             # TxMongo's order: there it is codec_options that follow.
             read_preference, codec_options = None, read_preference
+        timing = take_timing(kwargs)
         check_session(session, self._sessions)
         options = _option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS)
         if comment is not None:
@@ -264,7 +285,7 @@ class Database(Generic[DocumentType]):
             read_preference=_option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
             session=session,
         )
-        reply = self._execute(operation)
+        reply = self._begin(timing, session)(operation)
         if not check:
             reply.addErrback(allow_errors, options)
         elif allowable_errors is not None:
@@ -280,6 +301,7 @@ class Database(Generic[DocumentType]):
         session: Any = None,
         comment: Any = None,
         max_await_time_ms: int | None = None,
+        timeout_mode: str | None = None,
         **kwargs: Any,
     ) -> CommandCursor[Any]:
         """Run any command that makes a cursor, and go through what it finds.
@@ -288,11 +310,13 @@ class Database(Generic[DocumentType]):
         :param comment: any BSON value, for the requests for further batches; the command's own is a field of it.
         :param max_await_time_ms: milliseconds for which the server waits for data in each further batch; for commands
             with ``tailable`` and ``awaitData``.
+        :param timeout_mode: as of :meth:`Collection.find() <txmongo.collection.Collection.find>`.
         :returns: a :class:`~txmongo.cursor.CommandCursor`; the command is sent on its first use. It fails with
             :class:`~txmongo.errors.InvalidOperation` if the server's reply holds no cursor.
         :raises TypeError: an argument is not of its type.
         :raises ValueError: the command is empty.
         """
+        timing = take_timing(kwargs)
         check_session(session, self._sessions)
         if max_await_time_ms is not None:
             check_count("max_await_time_ms", max_await_time_ms)
@@ -303,7 +327,18 @@ class Database(Generic[DocumentType]):
             read_preference=_option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
             session=session,
         )
-        return CommandCursor(self._client, operation, max_await_time_ms=max_await_time_ms, comment=comment)
+        tailable, await_data = (bool(operation.command.get(name)) for name in ("tailable", "awaitData"))
+        times = cursor_times(
+            self._client._executor,
+            self._timeout,
+            timing,
+            timeout_mode,
+            session=session,
+            tailable=tailable,
+            await_data=await_data,
+            max_await_time_ms=max_await_time_ms,
+        )
+        return CommandCursor(self._client, operation, max_await_time_ms=max_await_time_ms, comment=comment, times=times)
 
     def aggregate(self, pipeline: Pipeline, session: Any = None, **kwargs: Any) -> CommandCursor[DocumentType]:
         """Run a pipeline that starts with a stage which needs no collection, such as ``$currentOp`` or ``$documents``.
@@ -316,6 +351,7 @@ class Database(Generic[DocumentType]):
         check_session(session, self._sessions)
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
+        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
         comment = kwargs.pop("comment", None)
         batch_size = check_count("batchSize", kwargs.pop("batchSize", 0))
         max_await_time_ms = kwargs.pop("maxAwaitTimeMS", None)
@@ -338,6 +374,15 @@ class Database(Generic[DocumentType]):
             max_await_time_ms=max_await_time_ms,
             comment=comment,
             at_once=writes(pipeline),
+            times=cursor_times(
+                self._client._executor,
+                self._timeout,
+                timing,
+                timeout_mode,
+                session=session,
+                writes=writes(pipeline),
+                max_await_time_ms=max_await_time_ms,
+            ),
         )
 
     # --- collections ---
@@ -383,6 +428,7 @@ class Database(Generic[DocumentType]):
         elif codec_options is not None and not isinstance(codec_options, CodecOptions):
             raise TypeError(f"codec_options must be an instance of CodecOptions, not {type(codec_options).__name__}")
         collection = self.get_collection(name, codec_options, read_preference, write_concern, read_concern)
+        execute = self._begin(take_timing(kwargs), session)
         fields = {**(options or {}), **kwargs}
         if fields.get("collation") is not None:
             fields["collation"] = collation_document(fields["collation"])
@@ -396,15 +442,16 @@ class Database(Generic[DocumentType]):
         )
         if not check_exists or (session is not None and session.transaction.active):
             # Servers list no collections in a transaction.
-            return self._execute(operation).addCallback(lambda _reply: collection)
+            return execute(operation).addCallback(lambda _reply: collection)
 
         def create(names: list[str]) -> Deferred[Any]:
             if names:
                 raise CollectionInvalid(f"collection {name} already exists")
-            return self._execute(operation)
+            return execute(operation)
 
-        names = self.list_collection_names(session, filter={"name": name})
-        return names.addCallback(create).addCallback(lambda _reply: collection)
+        listing = ListCollections(self._name, {"filter": {"name": name}, "nameOnly": True}, session=session)
+        found = execute(listing).addCallback(lambda batch: batch.documents)
+        return found.addCallback(create).addCallback(lambda _reply: collection)
 
     def modify_collection(
         self,
@@ -446,6 +493,7 @@ class Database(Generic[DocumentType]):
         session: Any = None,
         comment: Any = None,
         encrypted_fields: Mapping[str, Any] | None = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[Mapping[str, Any]]:
         """Remove a collection with all its documents and indexes. One that is not there is no error.
 
@@ -461,7 +509,7 @@ class Database(Generic[DocumentType]):
         fields = None if comment is None else {"comment": comment}
         name = self._collection_name(name_or_collection)
         operation = Drop(self._name, name, fields, write_concern=self._write_concern, session=session)
-        return self._execute(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
+        return self._begin(timing, session)(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
 
     @staticmethod
     def _collection_name(name_or_collection: Any) -> str:
@@ -480,6 +528,7 @@ class Database(Generic[DocumentType]):
         comment: Any = None,
         *,
         batch_size: int = 0,
+        timeout_mode: str | None = None,
         **kwargs: Any,
     ) -> CommandCursor[dict[str, Any]]:
         """What collections and views there are, with their options.
@@ -487,6 +536,7 @@ class Database(Generic[DocumentType]):
         :param filter: a query on the documents that describe them, such as ``{"options.capped": True}``.
         :param comment: any BSON value, for the server's log and profiler.
         :param batch_size: documents that the server sends at once; 0 leaves it to the server.
+        :param timeout_mode: as of :meth:`Collection.find() <txmongo.collection.Collection.find>`.
         :param kwargs: further fields of the command: ``nameOnly``, ``authorizedCollections``.
         :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``type``, ``options`` and
             ``info``. The primary is asked.
@@ -494,6 +544,7 @@ class Database(Generic[DocumentType]):
         """
         check_session(session, self._sessions)
         check_count("batch_size", batch_size)
+        timing = take_timing(kwargs)
         cursor = kwargs.pop("cursor", None) or {}
         batch_size = batch_size or kwargs.pop("batchSize", None) or cursor.get("batchSize") or 0
         fields = dict(kwargs)
@@ -510,7 +561,8 @@ class Database(Generic[DocumentType]):
             session=session,
         )
         # The comment stays with the cursor: the specification forbids to send it again.
-        return CommandCursor(self._client, operation, batch_size=batch_size)
+        times = cursor_times(self._client._executor, self._timeout, timing, timeout_mode, session=session)
+        return CommandCursor(self._client, operation, batch_size=batch_size, times=times)
 
     def list_collection_names(
         self,
@@ -532,13 +584,13 @@ class Database(Generic[DocumentType]):
             kwargs.setdefault("nameOnly", True)
         return self.list_collections(session, filter, comment, **kwargs).addCallback(_names)
 
-    def collection_names(self, *, batch_size: int = 0) -> Deferred[list[str]]:
+    def collection_names(self, *, batch_size: int = 0, **timing: Unpack[Timing]) -> Deferred[list[str]]:
         """The names of the collections and views: :meth:`list_collection_names` under TxMongo's name.
 
         :param batch_size: names that the server sends at once; 0 leaves it to the server.
         :returns: a Deferred that fires with a list of str; it fails as every operation (see the class).
         """
-        return self.list_collection_names(batch_size=batch_size)
+        return self.list_collection_names(batch_size=batch_size, **timing)
 
     def validate_collection(
         self,
@@ -548,6 +600,7 @@ class Database(Generic[DocumentType]):
         session: Any = None,
         background: bool | None = None,
         comment: Any = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[dict[str, Any]]:
         """Have the server check the structures of a collection and its indexes. On a large one that takes long.
 
@@ -565,7 +618,7 @@ class Database(Generic[DocumentType]):
         command: dict[str, Any] = {"validate": name, "scandata": scandata, "full": full}
         if background is not None:
             command["background"] = background
-        return self.command(command, session=session, comment=comment).addCallback(_checked_report, name)
+        return self.command(command, session=session, comment=comment, **timing).addCallback(_checked_report, name)
 
     def dereference(
         self, dbref: DBRef, session: Any = None, comment: Any = None, **kwargs: Any

@@ -8,10 +8,11 @@ transactions and "convenient API for transactions" specifications.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import attrs
 from bson.timestamp import Timestamp
@@ -28,6 +29,7 @@ from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
 from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_time_expired
 from txmongo._ops.session_state import SessionState
+from txmongo._ops.timeouts import TimeLimit, Timing, check_timing, is_timeout, seconds_of, time_limit
 from txmongo._ops.transaction_state import Settled, TransactionState
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction
 from txmongo._pymongo import ServerMode
@@ -239,14 +241,18 @@ class ClientSession(SessionState):
         *,
         sessions: Sessions,
         execute: Callable[[Operation[Any]], Deferred[Any]],
+        execute_within: Callable[[Operation[Any], TimeLimit], Deferred[Any]] | None = None,
         clock: IReactorTime,
         defaults: Settled | None = None,
+        timeout: float | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """
         Made by :meth:`~txmongo.connection.ConnectionPool.start_session`.
 
         :param execute: runs an operation.
+        :param execute_within: runs one whose time is limited.
+        :param timeout: seconds of the client's ``timeoutMS``, 0 for no limit; ``None`` if it has none.
         :param defaults: the client's own concerns and read preference, which transactions inherit.
         :param jitter: gives numbers from 0 to 1 by which pauses are shortened.
         """
@@ -257,6 +263,8 @@ class ClientSession(SessionState):
         self._snapshot_time = options.snapshot_time
         self._client = client
         self._execute = execute
+        self._execute_within = execute_within
+        self._timeout = seconds_of(options.default_timeout_ms, timeout)
         self._clock = clock
         self._defaults = defaults or Settled()
         self._jitter = jitter
@@ -265,8 +273,6 @@ class ClientSession(SessionState):
         self._aborting: Broadcast | None = None
         #: An abort that nobody waits for.
         self._left_alone: Deferred[None] | None = None
-        #: Until when what is done in :meth:`with_transaction` may last, if the session has a timeout of its own.
-        self._deadline = Deadline.never
 
     def __repr__(self) -> str:
         if self.ended:
@@ -357,14 +363,16 @@ class ClientSession(SessionState):
 
     # --- its end ---
 
-    def end_session(self) -> Deferred[None]:
+    def end_session(self, **timing: Unpack[Timing]) -> Deferred[None]:
         """End it: no operation can use it any more, and a transaction in progress is aborted.
 
         Without a transaction in progress, and without an abort under way, it has ended when this returns. Calling it
         again has no effect.
 
-        :returns: a Deferred that fires with ``None`` when the transaction was aborted. It does not fail but with
-            ``CancelledError``, if it is cancelled.
+        :returns: a Deferred that fires with ``None`` when the transaction was aborted. It fails with
+            ``CancelledError`` if it is cancelled, and with a timeout if a time that was given for it (here, by
+            ``default_timeout_ms`` or the client's ``timeoutMS``) is over before the server has answered; the session
+            has ended then all the same.
         """
         if self.has_ended:
             return succeed(None)
@@ -372,13 +380,15 @@ class ClientSession(SessionState):
             self._ending = True
             return self._aborting.wait()
         if self.transaction.state is not TransactionState.IN_PROGRESS:
+            check_timing(timing)
             self.finish()
             return succeed(None)
-        aborting = self.abort_transaction()
+        aborting = self._abort(timing)
         if self._aborting is None:
             self.finish()
         else:
             self._ending = True
+        aborting.addErrback(_only_timeouts)
         return aborting
 
     async def __aenter__(self) -> Self:
@@ -387,7 +397,9 @@ class ClientSession(SessionState):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.end_session()
+        with contextlib.suppress(PyMongoError):
+            # What went wrong in the block tells more than that there was no time to say so.
+            await self.end_session()
 
     def _check_open(self) -> None:
         if self.has_ended:
@@ -438,7 +450,21 @@ class ClientSession(SessionState):
         _check_acknowledged(settled.write_concern)
         return settled
 
-    def commit_transaction(self) -> Deferred[None]:
+    def _run(self, operation: Operation[Any], timing: Mapping[str, Any], *, anew: bool = False) -> Deferred[Any]:
+        """Run an operation within the time of the call, or of :meth:`with_transaction`, or else the session's.
+
+        :param anew: though :meth:`with_transaction` may have no time left.
+        """
+        limit = self._limit(timing, anew=anew)
+        if limit is None or self._execute_within is None:
+            return self._execute(operation)
+        return self._execute_within(operation, limit)
+
+    def _limit(self, timing: Mapping[str, Any], *, anew: bool = False) -> TimeLimit | None:
+        check_timing(timing)
+        return time_limit(self._clock, self._timeout, timing, None if anew else self.time_limit)
+
+    def commit_transaction(self, **timing: Unpack[Timing]) -> Deferred[None]:
         """Commit the transaction. Called again, it asks the server again, now for a majority.
 
         Once it was called, the session's next operation is outside of the transaction, also if the commit fails.
@@ -450,23 +476,29 @@ class ClientSession(SessionState):
         :raises InvalidOperation: no transaction was started, it was aborted, or the session has ended.
         """
         self._check_open()
+        self._limit(timing)
         if not self.transaction.commit():
             return succeed(None)
         options = self.transaction.options
-        return self._execute(CommitTransaction(self, options.write_concern, options.max_commit_time_ms))
+        return self._run(CommitTransaction(self, options.write_concern, options.max_commit_time_ms), timing)
 
-    def abort_transaction(self) -> Deferred[None]:
+    def abort_transaction(self, **timing: Unpack[Timing]) -> Deferred[None]:
         """Abort the transaction.
 
         :returns: a Deferred that fires with ``None`` when the server knows; also if it cannot be told: it will abort
             the transaction by itself. It fails with ``CancelledError`` if it is cancelled.
         :raises InvalidOperation: no transaction was started, it was committed or aborted, or the session has ended.
         """
+        return self._abort(timing).addErrback(_ignore_error)
+
+    def _abort(self, timing: Mapping[str, Any]) -> Deferred[None]:
+        """:meth:`abort_transaction`, with the error if the server cannot be told. The time for it begins anew."""
         self._check_open()
+        self._limit(timing, anew=True)
         if not self.transaction.abort():
             return succeed(None)
         self._aborting = Broadcast()
-        deferred = self._execute(AbortTransaction(self, self.transaction.options.write_concern))
+        deferred = self._run(AbortTransaction(self, self.transaction.options.write_concern), timing, anew=True)
         deferred.addBoth(self._aborted).addBoth(self._abort_over)
         return deferred
 
@@ -481,9 +513,7 @@ class ClientSession(SessionState):
     def _aborted(self, result: Any) -> Any:
         if self.transaction.state is TransactionState.ABORTED:
             self.transaction.unpin()
-        if isinstance(result, Failure) and not isinstance(result.value, PyMongoError):
-            return result
-        return None
+        return result if isinstance(result, Failure) else None
 
     def with_transaction(
         self,
@@ -492,6 +522,7 @@ class ClientSession(SessionState):
         write_concern: WriteConcern | None = None,
         read_preference: Any = None,
         max_commit_time_ms: int | None = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[Any]:
         """Run a function in a transaction, and commit it; again from the beginning if that may help.
 
@@ -508,7 +539,8 @@ class ClientSession(SessionState):
         through: one that it keeps to itself may have ended the transaction, which would be tried again and again. If it
         commits or aborts itself, nothing more is done. If an error leaves it, the transaction is aborted.
 
-        For 120 s, or the session's ``default_timeout_ms``, the transaction is run again when an error with the label
+        For 120 s, or as long as ``timeout_ms``, the session's ``default_timeout_ms`` or the client's ``timeoutMS``
+        says, the transaction is run again when an error with the label
         ``TransientTransactionError`` ends it, after a pause that grows from 5 ms to half a second, and the commit is
         repeated when its outcome is unknown.
 
@@ -524,18 +556,25 @@ class ClientSession(SessionState):
         if not callable(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
         options = TransactionOptions(read_concern, write_concern, read_preference, max_commit_time_ms)
-        return Deferred.fromCoroutine(self._with_transaction(callback, options))
+        limit, timeout = self._limit(timing), seconds_of(timing.get("timeout_ms"), self._timeout)
+        return Deferred.fromCoroutine(self._with_transaction(callback, options, limit, timeout))
 
-    async def _with_transaction(self, callback: Callable[[ClientSession], Any], options: TransactionOptions) -> Any:
-        before = self._deadline
-        timeout_ms = self._options.default_timeout_ms
-        limit = Deadline.after(self._clock, _TIME_LIMIT)
-        if timeout_ms is not None:
-            self._deadline = limit = Deadline.after(self._clock, timeout_ms / 1000 or None)
+    async def _with_transaction(
+        self,
+        callback: Callable[[ClientSession], Any],
+        options: TransactionOptions,
+        limit: TimeLimit | None,
+        timeout: float | None,
+    ) -> Any:
+        before = self.time_limit, self._timeout
+        self.time_limit, self._timeout = limit, timeout
+        patience = Deadline.after(self._clock, _TIME_LIMIT)
+        if limit is not None:
+            patience = limit.deadline if limit.csot else patience.earlier(limit.deadline)
         try:
-            return await self._run_until_committed(callback, options, limit)
+            return await self._run_until_committed(callback, options, patience)
         finally:
-            self._deadline = before
+            self.time_limit, self._timeout = before
 
     async def _run_until_committed(
         self, callback: Callable[[ClientSession], Any], options: TransactionOptions, limit: Deadline
@@ -585,17 +624,31 @@ class ClientSession(SessionState):
                 if not error.has_error_label(UNKNOWN_COMMIT) or is_max_time_expired(error):
                     raise
                 if limit.passed(self._clock.seconds()):
-                    raise _out_of_time(error) from error
+                    late = self._out_of_time(error)
+                    raise late from late.__cause__
 
     async def _pause(self, attempt: int, limit: Deadline, error: PyMongoError) -> None:
         """Wait before the next attempt, if there is time for one."""
         pause = self._jitter() * min(_FIRST_PAUSE * _PAUSE_GROWTH ** min(attempt, 64), _LONGEST_PAUSE)
         if limit.passed(self._clock.seconds() + pause):
-            raise _out_of_time(error) from error
+            late = self._out_of_time(error)
+            raise late from late.__cause__
         await deferLater(self._clock, pause)
 
+    def _out_of_time(self, error: PyMongoError) -> BaseException:
+        """The error for when a transaction was tried for long enough; with the labels of the last error."""
+        labels = [label for label in (TRANSIENT_TRANSACTION, UNKNOWN_COMMIT) if error.has_error_label(label)]
+        late = NetworkTimeout(f"the time for repeating the transaction is over: {error}", {"errorLabels": labels})
+        late.__cause__ = error
+        if self.time_limit is None:
+            return late
+        return self.time_limit.outcome(late, late, self._clock.seconds(), out_of_time=True)
 
-def _out_of_time(error: PyMongoError) -> NetworkTimeout:
-    """The error for when a transaction was tried for long enough; with the labels of the last error."""
-    labels = [label for label in (TRANSIENT_TRANSACTION, UNKNOWN_COMMIT) if error.has_error_label(label)]
-    return NetworkTimeout(f"the time for repeating the transaction is over: {error}", {"errorLabels": labels})
+
+def _ignore_error(failure: Failure) -> None:
+    """Whether a transaction could be aborted interests nobody: the server does it by itself in the end."""
+    failure.trap(PyMongoError)
+
+
+def _only_timeouts(failure: Failure) -> Failure | None:
+    return None if isinstance(failure.value, PyMongoError) and not is_timeout(failure.value) else failure

@@ -119,6 +119,7 @@ class HeldClient:
     read_preference = ReadPreference.PRIMARY
     write_concern = WriteConcern()
     read_concern = ReadConcern()
+    _timeout: float | None = None
 
     def __init__(self) -> None:
         self.clock = Clock()

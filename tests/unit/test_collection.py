@@ -80,6 +80,7 @@ class FakeDatabase:
     read_preference = ReadPreference.PRIMARY
     write_concern = WriteConcern()
     read_concern = ReadConcern()
+    _timeout: float | None = None
 
     def __init__(self) -> None:
         self.client = FakeClient()

@@ -654,14 +654,16 @@ class WithTransactionTests(SessionTestCase):
         """The session's own timeout takes the place of the 120 s; 0 is no limit."""
 
         def slow(session: ClientSession) -> Deferred[Any]:
-            self.assertEqual(session._deadline.at is None, not timeout_ms)
+            limit = session.time_limit
+            assert limit is not None
+            self.assertEqual(limit.deadline.at is None, not timeout_ms)
             self.clock.advance(1000.0)
             return fail(transient())
 
         timeout_ms = 500
         session = self.session(default_timeout_ms=timeout_ms)
         self.failureResultOf(session.with_transaction(slow), NetworkTimeout)
-        self.assertIsNone(session._deadline.at)
+        self.assertIsNone(session.time_limit)
         timeout_ms = 0
         running = self.session(default_timeout_ms=timeout_ms).with_transaction(slow)
         self.assertNoResult(running)

@@ -23,6 +23,8 @@ from txmongo._wire.op_msg import MORE_TO_COME, Msg, encode_command
 from txmongo.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from txmongo._cmap.description import StreamDescription
     from txmongo.types import Address
 
@@ -175,7 +177,7 @@ class Operation(Generic[ResultT]):
 
 
 #: ``Executor.execute`` as the fronts see it.
-Execute = Callable[[Operation[ResultT]], Any]
+Execute = Callable[[Operation[ResultT]], "Deferred[ResultT]"]
 
 
 def collation_document(collation: Collation | Mapping[str, Any] | None) -> dict[str, Any] | None:

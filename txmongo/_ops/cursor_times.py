@@ -1,4 +1,4 @@
-"""How the time of a cursor is dealt out to its commands: ``timeoutMS`` and ``timeoutMode``.
+"""How the time of a cursor is dealt out to its commands: ``timeoutMS``, ``timeoutMode``, ``timeout=``, ``deadline=``.
 
 Client side operations timeout specification, "Cursors". A cursor without any limit has nothing of this. What a limit
 means for one command is :mod:`txmongo._ops.timeouts`'.
@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 
-from txmongo._deferreds import Clock
+from txmongo._deferreds import Clock, Deadline
 from txmongo._ops.base import Operation
-from txmongo._ops.timeouts import TimeLimit, check_milliseconds, time_limit
+from txmongo._ops.timeouts import TimeLimit, check_timing, time_limit
 from txmongo.errors import ConfigurationError
 
 __all__ = ["CursorTimes", "TimeoutMode", "cursor_times"]
@@ -35,63 +35,86 @@ ExecuteWithin = Callable[[Operation[Any], TimeLimit], "Deferred[Any]"]
 
 @attrs.define(eq=False)
 class CursorTimes:
-    """Limits the commands of one cursor.
+    """Limits the commands of one cursor. Its time begins with its first command.
 
-    :ivar mode: for ``timeoutMS``; what ``timeout=`` and ``deadline=`` gave limits the cursor's life in any case.
-    :ivar tells_server: in iteration mode the first command still says how long the server may take.
+    :ivar timeout: seconds of ``timeoutMS``; 0 for no limit, ``None`` where it is not used.
+    :ivar seconds: of TxMongo's ``timeout``: for all documents, if the cursor is used as a Deferred, else for each wait.
+    :ivar at: TxMongo's ``deadline``.
+    :ivar tells_server: in iteration mode, the first command still says how long the server may take.
     """
 
     execute_within: ExecuteWithin
     clock: Clock
     timeout: float | None
-    timing: Mapping[str, Any]
+    seconds: float | None = None
+    at: Deadline = Deadline.never
     mode: TimeoutMode = TimeoutMode.LIFETIME
     tells_server: bool = False
     session: Any = None
-    _life: TimeLimit | None = attrs.field(default=None, init=False)
-    _turn: TimeLimit | None = attrs.field(default=None, init=False)
+    _began: float | None = attrs.field(default=None, init=False)
+    _turn_began: float | None = attrs.field(default=None, init=False)
 
-    def execute(self, operation: Operation[Any]) -> Deferred[Any]:
-        """Run a command of the cursor within the time that it has."""
-        return self.execute_within(operation, self._limit())
+    def execute(self, operation: Operation[Any], *, whole: bool) -> Deferred[Any]:
+        """Run a command of the cursor within the time that it has.
 
-    def _limit(self) -> TimeLimit:
-        first = self._life is None
-        if self._life is None:
-            sends = self.mode is TimeoutMode.LIFETIME or self.tells_server
-            session_limit = None if self.session is None else self.session.time_limit
-            life = time_limit(self.clock, self.timeout, self.timing, session_limit, sends_max_time=sends)
-            assert life is not None
-            self._life = life
-        if self.mode is TimeoutMode.LIFETIME or self.timeout is None:
-            return self._life
-        if self._turn is None:
-            if first:
-                self._turn = self._life
-            else:
-                limit = TimeLimit.after(self.clock, self.timeout)
-                named = self._life.named
-                self._turn = attrs.evolve(limit, deadline=named.earlier(limit.deadline), named=named)
-        return self._turn
+        :param whole: somebody waits for all documents.
+        """
+        return self.execute_within(operation, self._limit(whole))
+
+    def _limit(self, whole: bool) -> TimeLimit:
+        now = self.clock.seconds()
+        if self._began is None:
+            self._began = now
+        if self._turn_began is None:
+            self._turn_began = now
+        limit = self._limit_of_timeout_ms(self._began, self._turn_began)
+        named = self.at
+        if self.seconds is not None:
+            named = named.earlier(Deadline((self._began if whole else self._turn_began) + self.seconds))
+        if limit is None:
+            return TimeLimit(deadline=named, csot=False, named=named)
+        named = named.earlier(limit.named)
+        return attrs.evolve(limit, deadline=named.earlier(limit.deadline), named=named)
+
+    def _limit_of_timeout_ms(self, began: float, turn_began: float) -> TimeLimit | None:
+        limit: TimeLimit | None = None if self.session is None else self.session.time_limit
+        if limit is not None or self.timeout is None:
+            return limit
+        lives = self.mode is TimeoutMode.LIFETIME
+        deadline = Deadline((began if lives else turn_began) + self.timeout) if self.timeout else Deadline.never
+        return TimeLimit(deadline=deadline, sends_max_time=lives or self.tells_server)
 
     def turn_over(self) -> None:
         """Somebody got what was waited for: the next wait has its own time."""
-        self._turn = None
-
-    def restart(self) -> None:
-        """The cursor was rewound."""
-        self._life = self._turn = None
+        self._turn_began = None
 
     def limit_for_close(self) -> TimeLimit | None:
         """The limit of ``killCursors``: the time begins anew, or else the server kept a cursor that has timed out."""
         return None if self.timeout is None else TimeLimit.after(self.clock, self.timeout)
+
+    def iterate(self, await_data: bool) -> None:
+        """The cursor was made a tailable one."""
+        self.mode = TimeoutMode.ITERATION
+        self.tells_server = await_data
+
+    def check_await(self, max_await_time_ms: int) -> None:
+        """Refuse a time for which the server waits for data that is not less than the cursor's.
+
+        :raises ConfigurationError: it is so.
+        """
+        if self.timeout and max_await_time_ms >= self.timeout * 1000:
+            raise ConfigurationError("max_await_time_ms must be less than timeout_ms")
+
+    def copy(self) -> CursorTimes:
+        """For the same cursor from its start."""
+        return attrs.evolve(self)
 
 
 def cursor_times(
     executor: Any,
     inherited: float | None,
     timing: Mapping[str, Any],
-    timeout_mode: TimeoutMode | str | None = None,
+    timeout_mode: str | None = None,
     *,
     session: Any = None,
     tailable: bool = False,
@@ -103,42 +126,41 @@ def cursor_times(
 
     :param executor: runs its commands.
     :param inherited: seconds of the ``timeoutMS`` of the object that it comes from, ``None`` if there is none.
-    :param timing: the keywords of the call, checked.
+    :param timing: the keywords of the call: :class:`~txmongo._ops.timeouts.Timing`.
     :param writes: it is a pipeline with ``$out`` or ``$merge``.
     :returns: ``None`` if it is not limited.
+    :raises TypeError: a keyword is unknown or has no number.
+    :raises ValueError: ``timeout_ms`` is negative.
     :raises ConfigurationError: ``timeout_mode`` without ``timeoutMS``, or one that such a cursor cannot have; a
         ``max_await_time_ms`` that is not less than ``timeoutMS``.
+    :raises InvalidOperation: ``timeout_ms`` in a session that is limited itself.
     """
     if inherited is None and not timing and timeout_mode is None:
         return None
-    session_limit = None if session is None else session.time_limit
-    timeout_ms = timing.get("timeout_ms")
+    check_timing(timing)
+    # Only for what it refuses.
+    time_limit(executor.clock, inherited, timing, None if session is None else session.time_limit)
+    timeout_ms, seconds, at = (timing.get(name) for name in ("timeout_ms", "timeout", "deadline"))
     timeout = inherited if timeout_ms is None else timeout_ms / 1000
-    if timing:
-        # Only for what it refuses.
-        time_limit(executor.clock, timeout, timing, session_limit)
     mode = _mode(timeout_mode, timeout, tailable=tailable, writes=writes)
-    if max_await_time_ms is not None and timeout and max_await_time_ms >= timeout * 1000:
-        raise ConfigurationError("max_await_time_ms must be less than timeout_ms")
-    if timeout is None and all(value is None for value in timing.values()):
+    if timeout is None and seconds is None and at is None:
         return None
-    named = {name: value for name, value in timing.items() if name != "timeout_ms" and value is not None}
-    if "timeout" in named:
-        # Its time begins with the call, not with the first use.
-        at = executor.clock.seconds() + named.pop("timeout")
-        named["deadline"] = min(at, named.get("deadline", at))
-    return CursorTimes(
+    times = CursorTimes(
         executor.execute_within,
         executor.clock,
         timeout,
-        named,
+        seconds,
+        Deadline(at),
         mode,
         tells_server=tailable and await_data,
         session=session,
     )
+    if max_await_time_ms is not None:
+        times.check_await(max_await_time_ms)
+    return times
 
 
-def _mode(given: TimeoutMode | str | None, timeout: float | None, *, tailable: bool, writes: bool) -> TimeoutMode:
+def _mode(given: str | None, timeout: float | None, *, tailable: bool, writes: bool) -> TimeoutMode:
     if given is None:
         return TimeoutMode.ITERATION if tailable else TimeoutMode.LIFETIME
     try:
@@ -152,15 +174,3 @@ def _mode(given: TimeoutMode | str | None, timeout: float | None, *, tailable: b
     if writes and mode is TimeoutMode.ITERATION:
         raise ConfigurationError("timeout_mode of a pipeline with $out or $merge cannot be 'iteration'")
     return mode
-
-
-def close_limit(clock: Clock, timeout_ms: Any, times: CursorTimes | None) -> TimeLimit | None:
-    """The limit of an explicit close.
-
-    :raises TypeError: ``timeout_ms`` is no number.
-    :raises ValueError: it is negative.
-    """
-    if timeout_ms is None:
-        return None if times is None else times.limit_for_close()
-    check_milliseconds("timeout_ms", timeout_ms)
-    return TimeLimit.after(clock, timeout_ms / 1000)

@@ -7,14 +7,17 @@ killed without anybody waiting. Kept: the "Find, getMore and killCursors command
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from txmongo._ops.cursors import KillCursors
 from txmongo._ops.session_state import SessionUse
+from txmongo._ops.timeouts import TimeLimit, check_milliseconds, check_timing, time_limit
+from txmongo.errors import NetworkTimeout, TimeExceeded
 
 if TYPE_CHECKING:
     from txmongo.types import Address
@@ -33,25 +36,75 @@ def _end(_result: object, session: Any) -> None:
         session.release()
 
 
+def _time_exceeded(result: Any, _seconds: float) -> Any:
+    """What a wait that was cancelled because of the time ends with."""
+    if isinstance(result, Failure) and result.check(CancelledError):
+        error = TimeExceeded("the time given for the next batch is over")
+        raise error from NetworkTimeout("the next batch did not come in time")
+    return result
+
+
 class Leftovers:
     """Kills the cursors of one client that nobody wants any more."""
 
-    def __init__(self, execute: Callable[[Any], Deferred[Any]], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        execute: Callable[[Any], Deferred[Any]],
+        clock: IReactorTime,
+        execute_within: Callable[[Any, TimeLimit], Deferred[Any]] | None = None,
+    ) -> None:
+        """
+        :param execute_within: runs an operation whose time is limited.
+        """
         self._execute = execute
+        self._execute_within = execute_within
         self._clock = clock
         self._dropped: deque[tuple[Address, str, Any, int]] = deque()
         self._waking: IDelayedCall | bool = False
         self._abandoned: dict[Deferred[Any], IDelayedCall] = {}
         self._closed = False
 
-    def kill(self, namespace: str, cursor_ids: list[int], address: Address, session: Any = None) -> Deferred[None]:
+    def limit(self, timeout_ms: float) -> TimeLimit:
+        """The limit for killing cursors from now on.
+
+        :raises TypeError: ``timeout_ms`` is no number.
+        :raises ValueError: it is negative.
+        """
+        check_milliseconds("timeout_ms", timeout_ms)
+        return TimeLimit.after(self._clock, timeout_ms / 1000)
+
+    def end_waiting(self, waiter: Deferred[Any], timing: Mapping[str, Any]) -> None:
+        """Cancel what waits for a batch when the time that it was given is over.
+
+        :raises TypeError: ``timing`` has a value that is no number.
+        """
+        check_timing(timing)
+        limit = time_limit(self._clock, None, timing)
+        remaining = None if limit is None else limit.deadline.remaining(self._clock.seconds())
+        if remaining is not None and not waiter.called:
+            waiter.addTimeout(remaining, self._clock, _time_exceeded)
+
+    def kill(
+        self,
+        namespace: str,
+        cursor_ids: list[int],
+        address: Address,
+        session: Any = None,
+        limit: TimeLimit | None = None,
+    ) -> Deferred[None]:
         """Kill cursors now.
 
         :param session: of the cursors; if they kept an implicit one, it is released.
+        :param limit: of the time for it.
         :returns: a Deferred that fires with ``None`` when that is done or has failed; it never fails.
         """
         database, _, collection = namespace.partition(".")
-        killing: Deferred[Any] = self._execute(KillCursors(database, collection, cursor_ids, address, session=session))
+        operation = KillCursors(database, collection, cursor_ids, address, session=session)
+        killing: Deferred[Any]
+        if limit is None or self._execute_within is None:
+            killing = self._execute(operation)
+        else:
+            killing = self._execute_within(operation, limit)
         return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, session)
 
     def drop(self, namespace: str, cursor_id: int, address: Address, session: Any = None) -> None:

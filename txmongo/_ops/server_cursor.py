@@ -22,10 +22,13 @@ from twisted.python.failure import Failure
 
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
 from txmongo._ops.session_state import SessionUse
+from txmongo._ops.timeouts import is_timeout
 from txmongo.errors import ConnectionFailure, InvalidOperation
 
 if TYPE_CHECKING:
+    from txmongo._ops.cursor_times import CursorTimes
     from txmongo._ops.leftovers import Leftovers
+    from txmongo._ops.timeouts import TimeLimit
     from txmongo.types import Address
 
 __all__ = ["CALLBACKS", "ServerCursor"]
@@ -88,6 +91,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     #: Why a cursor failed that was started before anybody waited for it.
     _failure: Failure | None = None
     _retrieved = 0
+    #: How its time is limited, if it is.
+    _times: CursorTimes | None = None
     #: The session of its further operations: the one that was given, or an implicit one that it keeps.
     _kept: Any = None
 
@@ -189,7 +194,11 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             self._first = operation = self._first_operation()
         else:
             operation = self._get_more()
-        self._loading = loading = self._execute(operation)
+        if self._times is None:
+            loading = self._execute(operation)
+        else:
+            loading = self._times.execute(operation, whole=self._collected is not None)
+        self._loading = loading
         loading.addCallbacks(self._arrived, self._failed)
 
     def _get_more(self) -> GetMore:
@@ -220,6 +229,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             return
         documents = batch.documents
         self._retrieved += len(documents)
+        if self._times is not None and (documents or self._tailable):
+            self._times.turn_over()
         if not batch.cursor_id or self._has_enough():
             self._kill()
         self._hand_out(self._items(documents))
@@ -260,7 +271,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             self._hand_out([])
             return
         self._state = _State.CLOSED
-        if code in _CURSOR_IS_GONE or isinstance(error, ConnectionFailure):
+        if code in _CURSOR_IS_GONE or (isinstance(error, ConnectionFailure) and not is_timeout(error)):
             self._forget()
         else:
             self._kill()
@@ -287,8 +298,11 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     # --- ending ---
 
-    def _kill(self) -> Deferred[None] | None:
-        """Have the server forget the cursor, if it has one."""
+    def _kill(self, limit: TimeLimit | None = None) -> Deferred[None] | None:
+        """Have the server forget the cursor, if it has one.
+
+        :param limit: of the time for that; if it is not given, the cursor's begins anew.
+        """
         cursor_id = self._cursor_id
         if not cursor_id:
             self._forget()
@@ -296,7 +310,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         self._cursor_id = 0
         assert self._address is not None
         kept, self._kept = self._kept, None
-        return self._leftovers.kill(self._namespace, [cursor_id], self._address, kept)
+        if limit is None and self._times is not None:
+            limit = self._times.limit_for_close()
+        return self._leftovers.kill(self._namespace, [cursor_id], self._address, kept, limit)
 
     def _forget(self) -> None:
         """The server has no cursor any more: an implicit session is free again."""
@@ -305,7 +321,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if isinstance(kept, SessionUse):
             kept.release()
 
-    def _give_up(self, state: _State) -> Deferred[None] | None:
+    def _give_up(self, state: _State, limit: TimeLimit | None = None) -> Deferred[None] | None:
         """Stop loading, kill the cursor, and tell those who wait for batches that they will not get them."""
         was_new = self._state is _State.NEW
         self._state = state
@@ -318,7 +334,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         elif not was_new:
             if loading is not None:
                 loading.cancel()
-            killing = self._kill()
+            killing = self._kill(limit)
         if self._batch_waiters or self._more_waiters:
             waiters: list[Deferred[Any]] = [*self._batch_waiters, *self._more_waiters]
             self._batch_waiters = []
@@ -333,16 +349,21 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if self._failure is not None:
             _log.failure("Unhandled error in a cursor that nobody waited for", self._failure)
 
-    def close(self) -> Deferred[None]:
+    def close(self, timeout_ms: float | None = None) -> Deferred[None]:
         """Close the cursor; the server forgets it. Who waits for its documents gets ``CancelledError``.
 
         Closing one that is exhausted, closed or not started sends nothing.
 
-        :returns: a Deferred that fires with ``None`` when the server has answered; it never fails.
+        :param timeout_ms: milliseconds for which to wait for the server; those of the cursor, all of them, if it is not
+            given.
+        :returns: a Deferred that fires with ``None`` when the server has answered, or the time is up; it never fails.
+        :raises TypeError: ``timeout_ms`` is no number.
+        :raises ValueError: it is negative.
         """
+        limit = None if timeout_ms is None else self._leftovers.limit(timeout_ms)
         if self._state in (_State.CLOSED, _State.CANCELLED):
             return succeed(None)
-        killing = self._give_up(_State.CLOSED)
+        killing = self._give_up(_State.CLOSED, limit)
         if self._collected is not None and not self.called:
             self.errback(CancelledError())
         return succeed(None) if killing is None else killing
@@ -368,6 +389,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if self._state is _State.OPEN:
             self._give_up(_State.CLOSED)
         self._state = _State.NEW
+        if self._times is not None:
+            self._times = self._times.copy()
         self._cursor_id = self._address = self._failure = None
         self._retrieved = 0
         self._buffer.clear()
@@ -414,9 +437,12 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     # --- batches ---
 
-    def next_batch(self) -> Deferred[list[ItemT]]:
+    def next_batch(self, *, timeout: float | None = None, deadline: float | None = None) -> Deferred[list[ItemT]]:
         """Wait for the next batch. Calls made while one is on its way all get that one.
 
+        :param timeout: seconds to wait for it, at the most.
+        :param deadline: when to stop waiting, on the reactor's clock. Both end in
+            :class:`~txmongo.errors.TimeExceeded`, and otherwise as a cancel.
         :returns: a Deferred that fires with the list of documents, which may be empty; :attr:`exhausted` tells whether
             more can follow. It fails as that of the cursor itself. Cancelling the only one that waits gives the cursor
             up: what the server sent after that would be lost.
@@ -434,6 +460,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         waiter: Deferred[list[ItemT]] = Deferred(self._stop_waiting)
         self._batch_waiters.append(waiter)
         self._load()
+        if timeout is not None or deadline is not None:
+            self._leftovers.end_waiting(waiter, {"timeout": timeout, "deadline": deadline})
         return waiter
 
     async def batches(self) -> AsyncIterator[list[ItemT]]:

@@ -22,7 +22,16 @@ from txmongo.errors import ExecutionTimeout, InvalidOperation, NetworkTimeout, P
 if TYPE_CHECKING:
     from txmongo._deferreds import Clock
 
-__all__ = ["TimeLimit", "Timing", "check_milliseconds", "check_timing", "is_timeout", "take_timing", "time_limit"]
+__all__ = [
+    "TimeLimit",
+    "Timing",
+    "check_milliseconds",
+    "check_timing",
+    "is_timeout",
+    "seconds_of",
+    "take_timing",
+    "time_limit",
+]
 
 _MAX_TIME_EXPIRED = 50
 
@@ -81,6 +90,19 @@ def check_milliseconds(name: str, value: Any) -> None:
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number or None, not {type(value).__name__}")
+
+
+def seconds_of(timeout_ms: float | None, inherited: float | None) -> float | None:
+    """The ``timeout_ms`` of a client, database or collection in seconds.
+
+    :param inherited: seconds of the object above; they hold if it is ``None``.
+    :raises TypeError: it is no number.
+    :raises ValueError: it is negative.
+    """
+    if timeout_ms is None:
+        return inherited
+    check_milliseconds("timeout_ms", timeout_ms)
+    return timeout_ms / 1000
 
 
 def is_timeout(error: BaseException) -> bool:

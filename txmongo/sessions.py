@@ -383,12 +383,13 @@ class ClientSession(SessionState):
             check_timing(timing)
             self.finish()
             return succeed(None)
+        limited = self._limit(timing, anew=True) is not None
         aborting = self._abort(timing)
         if self._aborting is None:
             self.finish()
         else:
             self._ending = True
-        aborting.addErrback(_only_timeouts)
+        aborting.addErrback(_only_timeouts if limited else _ignore_error)
         return aborting
 
     async def __aenter__(self) -> Self:

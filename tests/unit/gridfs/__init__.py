@@ -1,0 +1,1 @@
+"""Tests of :mod:`txmongo._gridfs` that need no server."""

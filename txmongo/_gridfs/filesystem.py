@@ -1,0 +1,174 @@
+"""GridFS as TxMongo has always had it: files by ``_id`` or by name and version.
+
+The modern way, with the names of the GridFS specification, is :mod:`txmongo._gridfs.bucket`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo.results import DeleteResult
+from twisted.internet.defer import Deferred
+
+from txmongo._gridfs.collections import BucketCollections
+from txmongo._gridfs.errors import NoFile
+from txmongo._gridfs.grid_in import GridIn
+from txmongo._gridfs.grid_out import GridOut
+from txmongo._gridfs.indexes import CHUNKS_INDEX, FILES_INDEX
+from txmongo._gridfs.sources import check_source
+from txmongo._ops.arguments import index_name
+from txmongo.database import Database
+
+__all__ = ["GridFS", "revision_order"]
+
+
+def revision_order(revision: Any, argument: str) -> tuple[list[tuple[str, int]], int]:
+    """How to find a revision among the files of one name: their order, and how many to skip.
+
+    :raises TypeError: the revision is not an int.
+    """
+    if not isinstance(revision, int) or isinstance(revision, bool):
+        raise TypeError(f"{argument} must be an int, not {type(revision).__name__}")
+    if revision < 0:
+        return [("uploadDate", -1)], -revision - 1
+    return [("uploadDate", 1)], revision
+
+
+class GridFS:
+    """Files in a database: each has an ``_id``, and may have a name, of which there may be several versions.
+
+    Every method that talks to the server returns a Deferred. Beside what its own description says, it can fail as those
+    of :class:`~txmongo.collection.Collection`. Writes are acknowledged even if the database's write concern is not.
+
+    Before the first write through one object the bucket's two indexes are made, if it is empty.
+
+    :param database: the :class:`~txmongo.database.Database`.
+    :param collection: the bucket: the collection of which ``files`` and ``chunks`` are subcollections.
+    :param disable_md5: compute no MD5 while writing.
+    :raises TypeError: an argument is not of its type.
+    """
+
+    def __init__(self, database: Any, collection: str = "fs", disable_md5: bool = False) -> None:
+        if not isinstance(database, Database):
+            raise TypeError(f"database must be an instance of Database, not {type(database).__name__}")
+        self._bucket = BucketCollections.of(database[collection], disable_md5=disable_md5)
+
+    def indexes_created(self) -> Deferred[list[tuple[bool, str]]]:
+        """Make the indexes now, if the bucket is empty and they are not there; else the first write does.
+
+        :returns: a Deferred that fires with ``[(True, name), (True, name)]``, the names of the indexes on files and on
+            chunks. It fails as every operation.
+        """
+        names = [(True, index_name(dict(keys))) for keys in (FILES_INDEX, CHUNKS_INDEX)]
+        return self._bucket.indexes.ensure().addCallback(lambda _: names)
+
+    # --- writing ---
+
+    def new_file(self, **kwargs: Any) -> GridIn:
+        """A new file to write to. It is there for others once it is closed.
+
+        :param kwargs: fields of the file's document, as :class:`GridIn` takes them.
+        :returns: the :class:`GridIn` itself; nothing is sent.
+        :raises TypeError: an argument is not of its type.
+        :raises ValueError: the chunk size is less than one byte.
+        """
+        return GridIn._in(self._bucket, kwargs.pop("session", None), kwargs)
+
+    def put(self, data: Any, **kwargs: Any) -> Deferred[Any]:
+        """Store a file.
+
+        ::
+
+            file_id = await fs.put(b"all of it", filename="small", content_type="text/plain")
+            with open("large", "rb") as source:
+                await fs.put(source, filename="large")
+
+        :param data: bytes; or a str if ``encoding`` is given; or anything to read from, as :meth:`GridIn.write` says.
+        :param kwargs: fields of the file's document, as :class:`GridIn` takes them.
+        :returns: a Deferred that fires with the file's ``_id``. It fails as that of :meth:`GridIn.write`. If ``data``
+            cannot be read to its end, or the Deferred is cancelled, what was stored is deleted.
+        :raises TypeError: an argument is not of its type.
+        :raises ValueError: the chunk size is less than one byte.
+        """
+        check_source(data, kwargs.get("encoding"))
+        return Deferred.fromCoroutine(_stored(self.new_file(**kwargs), data))
+
+    def delete(self, file_id: Any) -> Deferred[list[tuple[bool, DeleteResult]]]:
+        """Delete a file; that there is none is no error. Who is reading it meanwhile finds it corrupt.
+
+        :param file_id: its ``_id``.
+        :returns: a Deferred that fires with ``[(True, result), (True, result)]``, the
+            :class:`~pymongo.results.DeleteResult` for the file's document and for its chunks.
+        """
+        return Deferred.fromCoroutine(self._delete(file_id))
+
+    async def _delete(self, file_id: Any) -> list[tuple[bool, DeleteResult]]:
+        bucket = self._bucket
+        # In this order: a file without all its chunks is not to be seen.
+        file = await bucket.files.delete_one({"_id": {"$eq": file_id}})
+        chunks = await bucket.chunks.delete_many({"files_id": {"$eq": file_id}})
+        return [(True, file), (True, chunks)]
+
+    # --- reading ---
+
+    def get(self, file_id: Any) -> Deferred[GridOut]:
+        """Open a file.
+
+        :param file_id: its ``_id``.
+        :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
+            if there is no such file.
+        """
+        found = self._bucket.files.find_one({"_id": {"$eq": file_id}})
+        return found.addCallback(self._opened, f"no file in gridfs with _id {file_id!r}")
+
+    def get_version(self, filename: str | None = None, version: int = -1) -> Deferred[GridOut]:
+        """Open one of the files of a name.
+
+        :param filename: the name; ``None`` for files without one.
+        :param version: 0 for the one that was stored first, 1 for the next; -1 for the one that was stored last, -2 for
+            the one before.
+        :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
+            if there is no such version.
+        :raises TypeError: ``version`` is not an int.
+        """
+        order, skip = revision_order(version, "version")
+        found = self._bucket.files.find_one({"filename": filename}, sort=order, skip=skip)
+        return found.addCallback(self._opened, f"no version {version} for filename {filename!r}")
+
+    def get_last_version(self, filename: str | None) -> Deferred[GridOut]:
+        """Open the file of a name that was stored last.
+
+        :param filename: the name.
+        :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
+            if there is no file of that name.
+        """
+        found = self._bucket.files.find_one({"filename": filename}, sort=[("uploadDate", -1)])
+        return found.addCallback(self._opened, f"no file in gridfs with filename {filename!r}")
+
+    def list(self) -> Deferred[list[str]]:
+        """The names of all files, each once.
+
+        :returns: a Deferred that fires with the list of names. Files without one are not told of.
+        """
+        names = self._bucket.files.distinct("filename")
+        return names.addCallback(lambda found: [name for name in found if name is not None])
+
+    def count(self, filename: str | None) -> Deferred[int]:
+        """How many files of a name there are.
+
+        :param filename: the name.
+        :returns: a Deferred that fires with the number.
+        """
+        return self._bucket.files.count_documents({"filename": filename})
+
+    def _opened(self, document: Any, missing: str) -> GridOut:
+        if document is None:
+            raise NoFile(missing)
+        return GridOut._in(self._bucket, document)
+
+
+async def _stored(grid_in: GridIn, data: Any) -> Any:
+    """Write all of a file; the outcome is its ``_id``."""
+    async with grid_in:
+        await grid_in.write(data)
+    return grid_in._id

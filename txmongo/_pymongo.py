@@ -19,6 +19,7 @@ from pymongo.asynchronous.auth import _X509Context as X509Context  # type: ignor
 from pymongo.auth_shared import MongoCredential
 from pymongo.auth_shared import _build_credentials_tuple as build_credentials
 from pymongo.compression_support import ZlibContext
+from pymongo.errors import PyMongoError
 from pymongo.message import _do_batched_op_msg as do_batched_op_msg
 from pymongo.pool_options import _METADATA as CLIENT_METADATA
 from pymongo.pool_options import _metadata_env as metadata_env
@@ -30,6 +31,9 @@ from pymongo.topology_description import (
 )
 from pymongo.topology_description import updated_topology_description
 
+#: The only way to label an error that PyMongo did not make from a reply.
+add_error_label = PyMongoError._add_error_label
+
 __all__ = [
     "CLIENT_METADATA",
     "SERVER_TYPE",
@@ -38,6 +42,7 @@ __all__ = [
     "ServerMode",
     "X509Context",
     "ZlibContext",
+    "add_error_label",
     "authenticate_plain",
     "authenticate_scram",
     "authenticate_x509",

@@ -12,6 +12,7 @@ from typing import Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS
+from pymongo.errors import PyMongoError
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo import _pymongo
@@ -20,6 +21,7 @@ SIGNATURES: dict[str, list[str]] = {
     "ScramContext": ["credentials", "address", "mechanism"],
     "X509Context": ["credentials", "address"],
     "ZlibContext": ["level"],
+    "add_error_label": ["self", "label"],
     "authenticate_plain": ["credentials", "conn"],
     "authenticate_scram": ["credentials", "conn", "mechanism"],
     "authenticate_x509": ["credentials", "conn"],
@@ -90,6 +92,12 @@ class BehaviourTests(SynchronousTestCase):
         self.assertIsNotNone(context.scram_data)
         context.speculative_authenticate = {"done": False}
         self.assertTrue(context.speculate_succeeded())
+
+    def test_labels(self) -> None:
+        """A label that is added to an error is one of its labels."""
+        error = PyMongoError("lost")
+        _pymongo.add_error_label(error, "RetryableError")
+        self.assertTrue(error.has_error_label("RetryableError"))
 
     def test_client_metadata(self) -> None:
         """The machine's part of the client metadata says what the handshake specification asks for."""

@@ -21,7 +21,7 @@ from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.cursors import GetMore, KillCursors
 from txmongo._ops.run_command import RunCommand, RunCursorCommand
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction
-from txmongo._pymongo import SERVER_TYPE
+from txmongo._pymongo import SERVER_TYPE, add_error_label
 from txmongo.errors import (
     AutoReconnect,
     ConnectionFailure,
@@ -236,16 +236,11 @@ def add_labels(failed: FailedAttempt, subject: Subject, policy: RetryPolicy) -> 
     if not isinstance(error, PyMongoError):
         return
     if _deserves_retryable_write(error, failed, subject, policy):
-        _add_label(error, RETRYABLE_WRITE)
+        add_error_label(error, RETRYABLE_WRITE)
     if subject.in_transaction and _is_unanswered(error, failed.stage):
-        _add_label(error, TRANSIENT_TRANSACTION)
+        add_error_label(error, TRANSIENT_TRANSACTION)
     if subject.commits and _leaves_commit_unknown(error, failed.stage):
-        _add_label(error, UNKNOWN_COMMIT)
-
-
-def _add_label(error: PyMongoError, label: str) -> None:
-    # PyMongo gives no public way to label an error that it did not make from a reply.
-    error._add_error_label(label)
+        add_error_label(error, UNKNOWN_COMMIT)
 
 
 def _deserves_retryable_write(

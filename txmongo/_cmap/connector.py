@@ -8,7 +8,7 @@ A connection that is not handed over is aborted: nothing stays open after a fail
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import bson
 from OpenSSL import SSL
@@ -23,7 +23,7 @@ from pymongo.errors import (
 )
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError, UnknownHostError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHandshakeListener, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
@@ -34,6 +34,7 @@ from txmongo._cmap import auth, handshake
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.endpoints import address_text
 from txmongo._deferreds import Broadcast
+from txmongo._pymongo import add_error_label
 from txmongo._settings import ClientSettings
 from txmongo._wire.op_compressed import compressor_named
 from txmongo._wire.op_legacy import Query, Reply
@@ -48,6 +49,7 @@ EndpointFor = Callable[[Address], IStreamClientEndpoint]
 _T = TypeVar("_T")
 
 _SECONDARY_OK = 4
+_UNRESOLVED = DNSLookupError | UnknownHostError
 
 
 class Connector:
@@ -55,7 +57,8 @@ class Connector:
 
     Every failure says at which server and how far the connection got: its attribute ``_txmongo_stage`` is ``"connect"``
     (up to and including the TLS handshake), ``"hello"`` or ``"auth"``, and ``_txmongo_service_id`` the load-balanced
-    service, if it was known.
+    service, if it was known. Where it may be that the server is overloaded, the error of a connection for commands has
+    the labels ``SystemOverloadedError`` and ``RetryableError``.
 
     :param settings: timeouts, credentials, what to greet with.
     :param endpoint_for: where an address is reached; :class:`~txmongo._cmap.endpoints.Endpoints` as a rule.
@@ -101,7 +104,7 @@ class Connector:
         :returns: a Deferred that fires with the connection, the reply to the greeting and the seconds that it took. The
             server's versions are for the topology to judge. It fails as that of :meth:`connect`.
         """
-        attempt = _Attempt(self._settings, self._clock, address, self._discard)
+        attempt = _Attempt(self._settings, self._clock, address, self._discard, monitors=True)
         return attempt.within_time(self._connect_monitor(attempt))
 
     def drained(self) -> Deferred[None]:
@@ -158,6 +161,8 @@ class _Attempt:
         clock: IReactorTime,
         address: Address,
         discard: Callable[[MongoProtocol, Exception], None],
+        *,
+        monitors: bool = False,
     ) -> None:
         self.address = address
         self.server = address_text(address)
@@ -165,6 +170,7 @@ class _Attempt:
         self._settings = settings
         self._clock = clock
         self._discard = discard
+        self._monitors = monitors
         self._protocol: _Establishing | None = None
         self._service_id: Any = None
         self._timed_out = False
@@ -252,9 +258,26 @@ class _Attempt:
             explained = NetworkTimeout(f"{self.server}: {error}")
         elif not isinstance(error, PyMongoError):
             explained = AutoReconnect(f"{self.server}: {_unreached(error)}")
+        if self._may_be_overload(explained, error):
+            add_error_label(explained, "SystemOverloadedError")
+            add_error_label(explained, "RetryableError")
         vars(explained)["_txmongo_stage"] = self.stage
         vars(explained)["_txmongo_service_id"] = self._service_id
         return explained
+
+    def _may_be_overload(self, explained: Exception, error: Exception) -> TypeGuard[AutoReconnect]:
+        """Whether a server that takes no more connections for now would make the attempt fail like this.
+
+        CMAP specification, "Establishing a Connection": the network, or its slowness, until ``hello`` is answered; not
+        a name that cannot be resolved, nor a certificate.
+        """
+        if self._monitors or self.stage == "auth" or type(explained) not in (AutoReconnect, NetworkTimeout):
+            return False
+        if self._timed_out or isinstance(error, ConnectTimeout):
+            return True
+        if isinstance(error, ConnectionFailure):
+            return _is_network_loss(error.__cause__)
+        return isinstance(error, ConnectError | ConnectionClosed) and not isinstance(error, _UNRESOLVED)
 
     def _waiting_stage(self) -> str:
         return "tls" if self.stage == "connect" and self._protocol is not None else self.stage
@@ -373,6 +396,14 @@ def _lost(error: ConnectionFailure, stage: str, tls: bool) -> str:
     if stage == "hello" and not tls:
         return f"connection closed during the greeting (does the server want TLS?): {reason}"
     return f"connection closed during {'the greeting' if stage == 'hello' else 'authentication'}: {reason}"
+
+
+def _is_network_loss(cause: BaseException | None) -> bool:
+    """Whether a connection was closed by the other end or by the network, and not for what one of the ends said."""
+    if isinstance(cause, SSL.Error):
+        # How OpenSSL says that the other end closed in the middle of the handshake.
+        return isinstance(cause, SSL.SysCallError) or "unexpected eof" in str(cause)
+    return not isinstance(cause, VerificationError | ProtocolError)
 
 
 def _mismatches(error: VerificationError) -> str:

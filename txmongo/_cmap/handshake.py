@@ -40,6 +40,9 @@ MIN_SERVER_VERSION = "4.4"
 
 MAX_METADATA_SIZE = 512
 
+#: The version of the client backpressure specification that the driver keeps: handshake specification.
+BACKPRESSURE = "2"
+
 
 @attrs.frozen
 class Hello:
@@ -68,6 +71,7 @@ def first_hello(
     if settings.load_balanced:
         command["loadBalanced"] = True
     command["client"] = metadata
+    command["backpressure"] = BACKPRESSURE
     if not monitor:
         offered = _offered_compressors(settings)
         if offered:

@@ -44,7 +44,6 @@ class ErrorContext:
     :ivar generation: the pool's generation when the connection in question was begun.
     :ivar pool_generation: the pool's generation now (that of the service, behind a load balancer).
     :ivar completed_handshake: whether the connection was established, authentication included.
-    :ivar said_hello: whether the server had answered the connection's hello.
     :ivar max_wire_version: what the connection's hello said, or ``None`` before there was one.
     :ivar load_balanced: whether the server is a load balancer.
     :ivar has_service: behind a load balancer, whether the hello already said which service it is.
@@ -53,7 +52,6 @@ class ErrorContext:
     generation: int
     pool_generation: int
     completed_handshake: bool
-    said_hello: bool = True
     max_wire_version: int | None = None
     load_balanced: bool = False
     has_service: bool = False
@@ -118,15 +116,13 @@ def _server_is_lost(error: BaseException, context: ErrorContext) -> bool:
 
     A timeout on an established connection may only mean a slow operation. A server that does not take new connections,
     or does not answer their hello, may be overloaded: that says nothing about the connections that there are, and if it
-    is gone the monitor finds out. Such errors carry the label ``SystemOverloadedError`` in the specifications.
+    is gone the monitor finds out. Such errors carry the label ``SystemOverloadedError``.
     """
     if isinstance(error, PoolClearedError | ServerSelectionTimeoutError | WaitQueueTimeoutError):
         return False
     if context.completed_handshake:
         return isinstance(error, AutoReconnect) and not isinstance(error, NetworkTimeout)
     if isinstance(error, PyMongoError) and error.has_error_label(_OVERLOADED):
-        return False
-    if not context.said_hello and isinstance(error, AutoReconnect):
         return False
     return isinstance(error, AutoReconnect | OperationFailure | ProtocolError)
 

@@ -451,7 +451,7 @@ class Topology:
         """Draw the conclusions from the failure of an operation, or of opening a connection for one.
 
         To be called before whoever ran the operation hears of the failure, so that a retry finds the new state. While
-        connecting, how far that got and which service it was is taken from the connector's error.
+        connecting, which service it was is taken from the connector's error.
 
         :param generation: the pool's generation when the connection was begun.
         :param service_id: behind a load balancer, the service of the connection.
@@ -461,9 +461,7 @@ class Topology:
         server = self.servers.get(address)
         if server is None:
             return
-        said_hello = True
         if not completed_handshake:
-            said_hello = getattr(error, "_txmongo_stage", "auth") == "auth"
             service_id = service_id or getattr(error, "_txmongo_service_id", None)
             if service_id is not None:
                 # It was told by the hello of this very attempt: the generation is that of now.
@@ -472,7 +470,6 @@ class Topology:
             generation=generation,
             pool_generation=server.pool.generation_for(service_id),
             completed_handshake=completed_handshake,
-            said_hello=said_hello,
             max_wire_version=max_wire_version,
             load_balanced=self.description.topology_type == TOPOLOGY_TYPE.LoadBalanced,
             has_service=service_id is not None,

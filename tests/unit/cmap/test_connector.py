@@ -10,7 +10,7 @@ from pymongo.driver_info import DriverInfo
 from pymongo.server_api import ServerApi
 from twisted.internet import defer, error, ssl
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
@@ -212,6 +212,57 @@ class FailureTests(ConnectorTestCase):
         server = FakeServer()
         server.answer("isMaster", as_message)
         self.failure(server, AutoReconnect, "hello")
+
+    def overload_labels(self, error: PyMongoError) -> tuple[bool, bool]:
+        """Whether an error has the labels of an overloaded server's."""
+        return error.has_error_label("SystemOverloadedError"), error.has_error_label("RetryableError")
+
+    def test_overloaded(self) -> None:
+        """What an overloaded server may do to those who connect is labelled, and nothing that it says, or others do."""
+
+        def silent_after(command: str) -> PyMongoError:
+            server = ScramServer()
+            server.answer(command, Behaviour.FALL_SILENT)
+            connecting = self.connector(server, "mongodb://user:pencil@h").connect(ADDRESS)
+            self.turn()
+            self.clock.advance(20)
+            self.turn()
+            return self.failureResultOf(connecting, NetworkTimeout).value
+
+        def ended(reason: Exception) -> PyMongoError:
+            connector = Connector(parse_settings(), lambda _: GivenEndpoint(defer.fail(reason)), self.clock)
+            return self.failureResultOf(connector.connect(ADDRESS), PyMongoError).value
+
+        def answered(answer: Any) -> PyMongoError:
+            connecting = self.connector(FakeServer({"isMaster": answer})).connect(ADDRESS)
+            self.turn()
+            return self.failureResultOf(connecting, PyMongoError).value
+
+        for failed in (
+            silent_after("isMaster"),
+            ended(error.ConnectionRefusedError()),
+            ended(error.TimeoutError()),
+            ended(error.ConnectionLost()),
+            answered(Behaviour.HANG_UP),
+        ):
+            self.assertEqual(self.overload_labels(failed), (True, True), failed)
+        for failed in (
+            silent_after("saslContinue"),
+            ended(error.DNSLookupError()),
+            ended(error.UnknownHostError()),
+            ended(OSError("odd")),
+            answered(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            answered({"ok": 0, "errmsg": "no room", "code": 1}),
+        ):
+            self.assertEqual(self.overload_labels(failed), (False, False), failed)
+
+    def test_overloaded_for_the_monitor(self) -> None:
+        """A monitor's failure is not labelled: it is what tells that a server is gone."""
+        server = FakeServer()
+        server.refusing = True
+        connecting = self.connector(server).connect_monitor(ADDRESS)
+        self.turn()
+        self.assertEqual(self.overload_labels(self.failureResultOf(connecting, AutoReconnect).value), (False, False))
 
     def test_half_a_message(self) -> None:
         """A server that stops in the middle of its answer is given up when the time is over."""
@@ -538,7 +589,27 @@ class TLSTests(ConnectorTestCase):
         self.turn()
         failed = self.failureResultOf(connecting, AutoReconnect).value
         self.assertIn("TLS handshake failed: certificate verify failed", str(failed))
+        self.assertFalse(failed.has_error_label("SystemOverloadedError"))
         self.assertEqual(server.received, [])
+
+    def test_overloaded(self) -> None:
+        """A server that hangs up in the TLS handshake may be overloaded, not so one with a bad certificate."""
+
+        class Closing(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.loseConnection()  # type: ignore[union-attr]
+
+        settings = parse_settings("mongodb://db.example/?tls=true")
+        assert settings.tls is not None
+        endpoint = _TLSEndpoint(
+            MemoryEndpoint(self.clock, Closing), connection_creator("db.example", settings.tls), self.clock
+        )
+        closed = Connector(settings, lambda _: endpoint, self.clock).connect(ADDRESS)
+        misnamed = self.secure(FakeServer(), ["other.example"])
+        self.turn()
+        found = [self.failureResultOf(connecting, AutoReconnect).value for connecting in (closed, misnamed)]
+        self.assertEqual([failed.has_error_label("SystemOverloadedError") for failed in found], [True, False])
+        self.assertEqual([failed._txmongo_stage for failed in found], ["connect", "connect"])
 
     def test_plain_server(self) -> None:
         """A server that does not speak TLS gets no command, and no time beyond the limit."""

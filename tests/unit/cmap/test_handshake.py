@@ -33,7 +33,7 @@ class FirstHelloTests(SynchronousTestCase):
         """Without Stable API and load balancer it is the legacy hello over OP_QUERY, which offers the new one."""
         greeting = hello()
         self.assertTrue(greeting.legacy)
-        self.assertEqual(greeting.command, {"isMaster": 1, "helloOk": True, "client": METADATA})
+        self.assertEqual(greeting.command, {"isMaster": 1, "helloOk": True, "client": METADATA, "backpressure": "2"})
         self.assertEqual(next(iter(greeting.command)), "isMaster")
 
     def test_stable_api(self) -> None:
@@ -66,7 +66,7 @@ class FirstHelloTests(SynchronousTestCase):
     def test_monitor(self) -> None:
         """A monitor says who the client is, and asks neither for compression nor for a user."""
         command = hello("mongodb://u:p@h/?compressors=zlib", monitor=True).command
-        self.assertEqual(command, {"isMaster": 1, "helloOk": True, "client": METADATA})
+        self.assertEqual(command, {"isMaster": 1, "helloOk": True, "client": METADATA, "backpressure": "2"})
 
 
 class CheckHelloTests(SynchronousTestCase):

@@ -19,6 +19,7 @@ from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.pool import Pool
 from txmongo._ops.bulk_write import BatchUnconfirmed, InsertBatch
 from txmongo._ops.executor import Executor
+from txmongo._pymongo import add_error_label
 from txmongo._sdam.topology import Topology
 from txmongo._settings import parse_settings
 from txmongo.errors import (
@@ -442,6 +443,43 @@ class OverloadTests(RetryingCase):
         self.answer({**OVERLOADED, "errorLabels": ["SystemOverloadedError"]})
         self.failureResultOf(done, OperationFailure)
         self.idle()
+
+    def test_takes_no_connection(self) -> None:
+        """One that takes no new connection gets the same pauses; those that it has go on serving."""
+        self.executor.execute(Ping("db")).addErrback(lambda _: None)
+        self.sent()
+        self.slow_connects = True
+        done = self.executor.execute(Ping("db", exclusive=True))
+        for pause in (0.2, 0.4):
+            self.refuse()
+            self.assertEqual((self.connecting, self.pool.generation), ([], 0))
+            self.clock.advance(pause - 0.01)
+            self.assertEqual(self.connecting, [])
+            self.clock.advance(0.011)
+        self.connecting[0].callback(self.new_wire())
+        self.sent()
+        self.answer(OK)
+        self.successResultOf(done)
+        self.assertTrue(self.topology.description.has_writable_server())
+
+    def test_never_takes_a_connection(self) -> None:
+        """After the second retry the caller hears of it, with the labels."""
+        self.slow_connects = True
+        done = self.executor.execute(Ping("db"))
+        for _ in range(3):
+            self.refuse()
+            self.clock.advance(1)
+        error = self.failureResultOf(done, AutoReconnect).value
+        self.assertTrue(error.has_error_label("SystemOverloadedError") and error.has_error_label("RetryableError"))
+        self.assertEqual(self.connecting, [])
+        self.idle(0)
+
+    def refuse(self) -> None:
+        """The server closes the connection that is being opened, as the connector tells of it."""
+        error = AutoReconnect("a:27017: connection closed during the greeting")
+        for label in ("SystemOverloadedError", "RetryableError"):
+            add_error_label(error, label)
+        self.connecting.pop(0).errback(error)
 
 
 class CancelTests(RetryingCase):

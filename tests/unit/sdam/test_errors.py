@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.sdam.fakes import A, standalone, topology_version
 from txmongo._cmap.errors import PoolClearedError
+from txmongo._pymongo import add_error_label
 from txmongo._sdam.description import parse_hello
 from txmongo._sdam.errors import IGNORE, ErrorContext, Verdict, decide, is_network_error
 from txmongo.errors import (
@@ -132,11 +133,11 @@ class DecideTests(SynchronousTestCase):
     def test_before_hello(self) -> None:
         """A server that takes no new connections may be overloaded; the old ones may go on."""
         for error in (AutoReconnect(""), NetworkTimeout("")):
-            self.assertEqual(self.decide(error, completed_handshake=False, said_hello=False), IGNORE)
-            error = type(error)("", {"errorLabels": ["SystemOverloadedError"]})
+            add_error_label(error, "SystemOverloadedError")
             self.assertEqual(self.decide(error, completed_handshake=False), IGNORE)
+        self.assertEqual(self.decide(AutoReconnect("no such name"), completed_handshake=False), LOST)
         shutting_down = reply_error(code=91)
-        self.assertEqual(self.decide(shutting_down, completed_handshake=False, said_hello=False), SHUT_DOWN)
+        self.assertEqual(self.decide(shutting_down, completed_handshake=False), SHUT_DOWN)
 
     def test_load_balancer(self) -> None:
         """A load balancer never becomes Unknown; only connections to the service in question are cleared."""

@@ -410,11 +410,10 @@ class HandleErrorTests(SynchronousTestCase):
         self.assertEqual(deployment.journal, [])
 
     def test_connecting(self) -> None:
-        """While connecting only what happens after the hello counts."""
-        for stage, server_type in (("connect", "RSPrimary"), ("hello", "RSPrimary"), ("auth", "Unknown")):
+        """While connecting an error counts unless it is one that an overloaded server makes."""
+        for labels, server_type in ((["SystemOverloadedError"], "RSPrimary"), ([], "Unknown")):
             deployment = self.deployment()
-            error = AutoReconnect("broken")
-            vars(error)["_txmongo_stage"] = stage
+            error = AutoReconnect("broken", {"errorLabels": labels})
             deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
             self.assertEqual(self.server_type(deployment), server_type)
 
@@ -488,7 +487,7 @@ class LoadBalancerTests(SynchronousTestCase):
         deployment.pools[A].services[self.SERVICE] = 3
         error = AutoReconnect("")
         deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
-        vars(error).update(_txmongo_stage="auth", _txmongo_service_id=self.SERVICE)
+        vars(error)["_txmongo_service_id"] = self.SERVICE
         deployment.topology.handle_error(A, error, generation=0, completed_handshake=False)
         self.assertEqual(deployment.journal, [("ready", A), ("clear", A, self.SERVICE, False)])
 

@@ -6,7 +6,7 @@ reachable and installs no reactor.
 
 from __future__ import annotations
 
-from txmongo import bulk, collection, connection, cursor, database, errors, gridfs, protocol, types, utils
+from txmongo import bulk, collection, connection, cursor, database, errors, filter, gridfs, protocol, types, utils
 from txmongo._version import __version__
 from txmongo.collection import Collection
 from txmongo.connection import (
@@ -37,6 +37,7 @@ __all__ = [
     "cursor",
     "database",
     "errors",
+    "filter",
     "gridfs",
     "lazyMongoConnection",
     "lazyMongoConnectionPool",

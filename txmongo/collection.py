@@ -23,7 +23,7 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmongo._legacy.collection import LegacyCollection
+from txmongo._legacy.collection import LegacyCollection, takes_old_arguments
 from txmongo._ops import admin, find_and_modify, insert
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import (
@@ -760,7 +760,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
     # --- finding ---
 
-    def find_one(self, filter: Any = None, *args: Any, **kwargs: Any) -> Deferred[DocumentType | None]:
+    def find_one(self, filter: Any = None, /, *args: Any, **kwargs: Any) -> Deferred[DocumentType | None]:
         """Find one document.
 
         :param filter: which document; anything but a mapping is taken for an ``_id``.
@@ -768,14 +768,15 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :returns: a Deferred that fires with the document, or ``None`` if none matches. It fails as every operation (see
             the class).
         """
+        if args or kwargs:
+            given = () if filter is None and not args else (filter, *args)
+            timing = take_timing(kwargs)
+            find_one = self._find_one_as_asked(given, kwargs)._find_one()
+            return self._begin(timing, find_one.session)(find_one)
         if filter is None:
             filter = {}
         elif not isinstance(filter, (dict, Mapping)):
             filter = {"_id": filter}
-        if args or kwargs:
-            timing = take_timing(kwargs)
-            find_one = Cursor(self, filter, *args, **kwargs)._find_one()
-            return self._begin(timing, find_one.session)(find_one)
         return self._execute(
             FindOne(
                 self._database_name,
@@ -790,6 +791,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             )
         )
 
+    @takes_old_arguments
     def find(
         self,
         filter: Mapping[str, Any] | None = None,

@@ -10,7 +10,7 @@ Kept: the CRUD specification, "Find", and the "Find, getMore and killCursors com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
 from bson.code import Code
 from bson.codec_options import CodecOptions
@@ -32,7 +32,7 @@ from txmongo._ops.cursor_times import CursorTimes, cursor_times
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import FLAGS, Find, FindOne, bounds_document, check_count, find_fields
-from txmongo._ops.run_command import Explain
+from txmongo._ops.run_command import Explain, ExplainFind
 from txmongo._ops.server_cursor import ItemT, ServerCursor
 from txmongo._ops.timeouts import Timing, check_timing
 from txmongo.errors import InvalidOperation
@@ -41,6 +41,8 @@ from txmongo.types import DocumentType
 if TYPE_CHECKING:
     from txmongo.collection import Collection
     from txmongo.connection import ConnectionPool
+
+CursorT = TypeVar("CursorT", bound="_FindCursor[Any]")
 
 __all__ = ["CommandCursor", "Cursor", "CursorType", "RawBatchCommandCursor", "RawBatchCursor"]
 
@@ -150,6 +152,9 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             max_await_time_ms=self._max_await_time_ms,
         )
 
+    #: The verbosity if the plan is wanted instead of the documents; ``True`` for the server's own.
+    _verbosity: str | bool | None = None
+
     # --- the command ---
 
     def _command_fields(self) -> dict[str, Any]:
@@ -173,8 +178,22 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
                     fields[name] = True
         return fields
 
+    def _explain_command(self, fields: dict[str, Any]) -> dict[str, Any]:
+        command: dict[str, Any] = {"explain": {"find": self._collection.name, **fields}}
+        if isinstance(self._verbosity, str):
+            command["verbosity"] = self._verbosity
+        return command
+
     def _first_operation(self) -> CursorOperation:
         collection = self._collection
+        if self._verbosity is not None:
+            return ExplainFind(
+                collection.database.name,
+                self._explain_command(self._command_fields()),
+                codec_options=collection.codec_options,
+                read_preference=collection.read_preference,
+                session=self._session,
+            )
         return Find(
             collection.database.name,
             collection.name,
@@ -186,9 +205,18 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             reply_codec_options=self._codec_options,
         )
 
-    def _find_one(self) -> FindOne:
-        """The operation that finds the first document only."""
+    def _find_one(self) -> FindOne | Explain:
+        """The operation that finds the first document only, or the plan for that."""
         collection = self._collection
+        if self._verbosity is not None:
+            fields = {**self._command_fields(), "limit": 1, "singleBatch": True}
+            return Explain(
+                collection.database.name,
+                self._explain_command(fields),
+                codec_options=collection.codec_options,
+                read_preference=collection.read_preference,
+                session=self._session,
+            )
         fields = dict(self._fields)
         for bit, name in FLAGS.items():
             if self._flags & bit:
@@ -474,27 +502,30 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             )
         )
 
-    def explain(self) -> Deferred[Any]:
+    def explain(self, verbosity: str | None = None) -> Deferred[Any]:
         """How the server would run this query: the plan that it chose, and those that it rejected.
 
-        :returns: a Deferred that fires with the server's document. It fails as that of
-            :meth:`~txmongo.database.Database.command`.
+        :param verbosity: ``"queryPlanner"``, ``"executionStats"`` or ``"allPlansExecution"``, the server's default, in
+            which it runs the query and all plans that it might have chosen.
+        :returns: a Deferred that fires with the server's document, whose item 0 is that document itself: TxMongo 26.0
+            had a list of one. It is a cursor that can be refined as this one, and sends nothing before it is used. It
+            fails as that of :meth:`~txmongo.database.Database.command`.
+        :raises TypeError: ``verbosity`` is not a str.
         """
-        collection = self._collection
-        command = {"explain": {"find": collection.name, **self._command_fields()}}
-        return collection._begin({}, self._session)(
-            Explain(
-                collection.database.name,
-                command,
-                codec_options=collection.codec_options,
-                read_preference=collection.read_preference,
-                session=self._session,
-            )
-        )
+        if verbosity is not None and not isinstance(verbosity, str):
+            raise TypeError(f"verbosity must be a str, not {type(verbosity).__name__}")
+        plan = self._copy(_PlanCursor)
+        plan._codec_options = self._collection.codec_options
+        plan._verbosity = True if verbosity is None else verbosity
+        return plan
 
     def clone(self) -> Self:
         """A new cursor with the same options that has not started."""
-        copy = type(self).__new__(type(self))
+        return self._copy(type(self))
+
+    def _copy(self, kind: type[CursorT]) -> CursorT:
+        """A cursor of that class with the options of this one."""
+        copy = kind.__new__(kind)
         ServerCursor.__init__(copy, self._execute, self._leftovers, self._codec_options, self._session)
         copy._collection = self._collection
         copy._filter = self._filter
@@ -504,6 +535,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         copy._batch_size = self._batch_size
         copy._max_await_time_ms = self._max_await_time_ms
         copy._times = None if self._times is None else self._times.copy()
+        copy._verbosity = self._verbosity
         copy._set_flags(self._flags)
         return copy
 
@@ -540,6 +572,24 @@ class Cursor(_FindCursor[DocumentType], Generic[DocumentType]):
 
     A cursor that is dropped before it is exhausted is killed at the server; :meth:`close` does so at once.
     """
+
+
+class Explanation(dict[str, Any]):
+    """The server's plan for a query; ``plan[0]`` is the plan itself, which TxMongo 26.0 had in a list."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return self if key == 0 else super().__getitem__(key)
+
+
+class _PlanCursor(_FindCursor[Any]):
+    """What :meth:`Cursor.explain` returns: the plan is its only document."""
+
+    def callback(self, result: Any) -> None:
+        """Fire with the plan, not with a list."""
+        plan: Any = result[0] if result else None
+        if type(plan) is dict:
+            plan = Explanation(plan)
+        super().callback(plan)
 
 
 class RawBatchCursor(_FindCursor[bytes]):

@@ -1125,9 +1125,13 @@ class OptionTests(CursorCase):
         """The plan is asked for with all of the cursor's fields, and it stays unused."""
         cursor = self.things.find({"x": 1}, limit=5)
         plan = cursor.explain()
+        self.assertEqual(self.executor.commands, [])
+        results: list[Any] = []
+        plan.addCallback(results.append)
         self.assertEqual(self.executor.commands[0], {"explain": {"find": "things", "filter": {"x": 1}, "limit": 5}})
         self.executor.answer({"queryPlanner": {}})
-        self.assertEqual(self.successResultOf(plan), {"ok": 1, "queryPlanner": {}})
+        self.assertEqual(results, [{"ok": 1, "queryPlanner": {}}])
+        self.assertIs(results[0][0], results[0])
         self.assertFalse(cursor.started)
 
     def test_find_one(self) -> None:

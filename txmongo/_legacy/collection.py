@@ -5,15 +5,20 @@ Translating arguments and results is done by the pure functions of the modules b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txmongo._legacy.deprecation import warn_deprecated
+from txmongo._legacy.find import FindRequest, find_request
+from txmongo._legacy.pages import Page, first_page
 from txmongo._legacy.writes import (
     CONTINUE_ON_ERROR,
     SINGLE_REMOVE,
@@ -28,11 +33,39 @@ from txmongo._legacy.writes import (
     outcome_of_update,
 )
 from txmongo.errors import BulkWriteError, OperationFailure
+from txmongo.filter import _QueryFilter
 
-__all__ = ["LegacyCollection"]
+__all__ = ["LegacyCollection", "takes_old_arguments"]
+
+P = ParamSpec("P")
+CursorT = TypeVar("CursorT")
+
+#: Arguments of ``find`` that today's does not know, and with them those that may mean something else to it.
+_OLD_KEYWORDS = frozenset({"spec", "fields", "cursor", "as_class", "flags"})
+_SUSPECT = _OLD_KEYWORDS | {"filter", "sort"}
 
 #: The server's own answer to an update of many documents by a whole one.
 _MULTI_REPLACEMENT = "multi update is not supported for replacement-style update", 9
+
+
+def takes_old_arguments(find: Callable[P, CursorT]) -> Callable[P, CursorT]:
+    """Make ``find`` take the arguments of TxMongo 15.2 and 26.0 too; see :mod:`txmongo._legacy.find`."""
+
+    @functools.wraps(find)
+    def translating(*args: P.args, **kwargs: P.kwargs) -> CursorT:
+        if len(args) < 3 and (_SUSPECT.isdisjoint(kwargs) or _is_modern(len(args) > 1, kwargs)):
+            return find(*args, **kwargs)
+        collection: Any = args[0]
+        return cast("CursorT", collection._find_as_asked(args[1:], kwargs))
+
+    return translating
+
+
+def _is_modern(with_query: bool, keywords: Mapping[str, Any]) -> bool:
+    """Whether these keywords mean to today's ``find`` what they meant ever."""
+    if not _OLD_KEYWORDS.isdisjoint(keywords) or (with_query and "filter" in keywords):
+        return False
+    return not isinstance(keywords.get("sort"), _QueryFilter) and not isinstance(keywords.get("filter"), _QueryFilter)
 
 
 class LegacyCollection:
@@ -43,7 +76,67 @@ class LegacyCollection:
         @property
         def write_concern(self) -> WriteConcern: ...
 
+        @property
+        def codec_options(self) -> CodecOptions[Any]: ...
+
+        @property
+        def read_preference(self) -> Any: ...
+
         def with_options(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    # --- finding ---
+
+    def _find_as_asked(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """A cursor, or page after page, for arguments of ``find``; called by what the user calls."""
+        request = find_request("find", args, keywords)
+        cursor = self._cursor_for(request, "find", 3)
+        return first_page(cursor, request.tailable) if request.pages else cursor
+
+    def _find_one_as_asked(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """The cursor for arguments of ``find_one``, whose first document is wanted; called by what the user calls."""
+        request = find_request("find_one", args, keywords)
+        spec = request.keywords.get("filter")
+        if spec is not None and not isinstance(spec, Mapping):
+            request.keywords["filter"] = {"_id": spec}
+        return self._cursor_for(request, "find_one", 3)
+
+    def find_with_cursor(self, *args: Any, **kwargs: Any) -> Deferred[Page]:
+        """Find documents, and get them page after page.
+
+        ::
+
+            documents, next_page = await collection.find_with_cursor({"x": 1}, batch_size=100)
+            while documents:
+                ...
+                documents, next_page = await next_page
+
+        :param args: and ``kwargs``: ``(filter, projection, skip, limit, sort, batch_size)`` and the further arguments
+            of :meth:`find`.
+        :returns: a Deferred that fires with a tuple: the documents of a page, and a Deferred that fires with the next
+            tuple; with ``([], None)`` when there are no more. A page is asked of the server when it is waited for. Who
+            stops before the end just drops the Deferred: the cursor is then killed at the server. It fails as every
+            operation (see the class).
+        """
+        request = find_request("find_with_cursor", args, kwargs)
+        return first_page(self._cursor_for(request, "find_with_cursor", 2), request.tailable)
+
+    def _cursor_for(self, request: FindRequest, method: str, stacklevel: int) -> Any:
+        if request.deprecated:
+            names, successors = (", ".join(each) for each in zip(*request.deprecated, strict=True))
+            plural = "s" if len(request.deprecated) > 1 else ""
+            named = f"the argument{plural} {names} of Collection.{method}"
+            warn_deprecated(named, successors, stacklevel=stacklevel + 1)
+        options: dict[str, Any] = {}
+        if request.as_class is not None:
+            options["codec_options"] = self.codec_options.with_options(document_class=request.as_class)
+        if request.slave_ok and self.read_preference == ReadPreference.PRIMARY:
+            options["read_preference"] = ReadPreference.SECONDARY_PREFERRED
+        collection: Any = self.with_options(**options) if options else self
+        cursor = collection.find(**request.keywords)
+        if request.flags:
+            cursor.add_option(request.flags)
+        cursor._verbosity = request.explain
+        return cursor
 
     # --- writing ---
 

@@ -16,6 +16,7 @@ from bson.regex import Regex
 
 from txmongo._ops.base import collation_document
 from txmongo.errors import InvalidName
+from txmongo.filter import _QueryFilter
 
 __all__ = [
     "check_array_filters",
@@ -134,10 +135,15 @@ def index_document(name: str, keys: Any) -> dict[str, Any]:
     """The document for a sort order or for an index's keys.
 
     :param name: the argument's name, for errors.
-    :param keys: a mapping, or a sequence of keys and ``(key, direction)`` pairs; a key alone is ascending.
+    :param keys: a mapping, or a sequence of keys and ``(key, direction)`` pairs; a key alone is ascending. TxMongo's
+        forms too: one pair as a tuple, and a filter of :mod:`txmongo.filter`.
     :raises TypeError: ``keys`` is neither, or a key or direction is of a type that no index has.
     :raises ValueError: there is no key at all.
     """
+    if isinstance(keys, _QueryFilter):
+        keys = _only(name, keys, "orderby")
+    elif isinstance(keys, tuple) and _QueryFilter._is_pair(keys):
+        keys = (keys,)
     if not isinstance(keys, (list, tuple, Mapping)):
         raise TypeError(f"{name} must be a mapping or a list of (key, direction) pairs, not {type(keys).__name__}")
     if not keys:
@@ -165,7 +171,20 @@ def hint_value(hint: Any) -> str | dict[str, Any] | None:
     :raises TypeError: it is neither.
     :raises ValueError: it is empty keys.
     """
+    if isinstance(hint, _QueryFilter):
+        hint = _only("hint", hint, "hint")
     return hint if hint is None or isinstance(hint, str) else index_document("hint", hint)
+
+
+def _only(name: str, said: _QueryFilter, what: str) -> Any:
+    """What a filter says that must say nothing else.
+
+    :raises TypeError: it says something else.
+    """
+    if set(said) != {what}:
+        wanted = "hint" if what == "hint" else "sort"
+        raise TypeError(f"{name}: of the filters of txmongo.filter only {wanted} can be given here")
+    return said[what]
 
 
 def index_name(keys: Mapping[str, Any]) -> str:
@@ -176,7 +195,7 @@ def index_name(keys: Mapping[str, Any]) -> str:
 def projection_document(
     projection: Mapping[str, Any] | Sequence[str] | AbstractSet[str] | None, name: str = "projection"
 ) -> Mapping[str, Any] | None:
-    """The document for a projection; names alone mean that those fields are wanted.
+    """The document for a projection; names alone mean that those fields are wanted, and no name that none is but _id.
 
     :raises TypeError: it is neither a mapping nor a collection of names.
     """
@@ -187,7 +206,7 @@ def projection_document(
     fields: Iterable[Any] = projection
     if not all(isinstance(field, str) for field in fields):
         raise TypeError(f"{name} must be a list of field names, each a str")
-    return dict.fromkeys(fields, 1)
+    return dict.fromkeys(fields, 1) or {"_id": 1}
 
 
 def is_id_equality(query: Mapping[str, Any]) -> bool:

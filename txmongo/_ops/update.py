@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 from pymongo.collation import Collation
 from pymongo.results import UpdateResult
 
-from txmongo._ops.arguments import check_array_filters, check_boolean, check_mapping, hint_value, is_id_equality
+from txmongo._ops.arguments import (
+    check_array_filters,
+    check_boolean,
+    check_mapping,
+    hint_value,
+    index_document,
+    is_id_equality,
+)
 from txmongo._ops.base import ReplyContext, RetryKind, check_acknowledged_option, collation_document
 from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
 from txmongo.errors import ConfigurationError
+from txmongo.filter import _QueryFilter
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -55,7 +63,7 @@ def update_statement(
         statement["hint"] = hint_value(hint)
     if sort is not None:
         check_mapping("sort", sort)
-        statement["sort"] = sort
+        statement["sort"] = index_document("sort", sort) if isinstance(sort, _QueryFilter) else sort
     return statement
 
 

@@ -105,7 +105,8 @@ class FindFieldsTests(SynchronousTestCase):
     def test_nothing(self) -> None:
         """What was not given is not sent."""
         self.assertEqual(find_fields(), {})
-        self.assertEqual(find_fields(sort=[], projection=[]), {})
+        self.assertEqual(find_fields(sort=[], projection={}), {})
+        self.assertEqual(find_fields(projection=[]), {"projection": {"_id": 1}})
 
     def test_everything(self) -> None:
         """Each option has its field."""

@@ -43,6 +43,8 @@ MAX_METADATA_SIZE = 512
 #: The version of the client backpressure specification that the driver keeps: handshake specification.
 BACKPRESSURE = "2"
 
+_PLATFORM = f"{CLIENT_METADATA['platform']} / Twisted {twisted.__version__} / PyMongo {pymongo.version}"
+
 
 @attrs.frozen
 class Hello:
@@ -140,27 +142,36 @@ def client_metadata(app_name: str | None, wrappers: Iterable[DriverInfo]) -> dic
     :param wrappers: libraries around the driver, which are named after it.
     :raises ValueError: a wrapper's name, version or platform contains the delimiter ``|``.
     """
-    names, versions = ["txmongo"], [__version__]
-    platforms = [f"{CLIENT_METADATA['platform']} / Twisted {twisted.__version__} / PyMongo {pymongo.version}"]
-    for wrapper in dict.fromkeys(wrappers):
+    kept = list(dict.fromkeys(wrappers))
+    for wrapper in kept:
         if any("|" in part for part in wrapper if part):
             raise ValueError(f"driver: the '|' in {tuple(wrapper)} is reserved")
-        names.append(wrapper.name or "")
-        versions.append(wrapper.version or "")
-        if wrapper.platform:
-            platforms.append(wrapper.platform)
+    metadata = _fitting(_whole_metadata(app_name, kept))
+    while kept and _excess(metadata):
+        # The specification stops before this: only wrappers with very long names get here. The last one goes first.
+        kept.pop()
+        metadata = _fitting(_whole_metadata(app_name, kept))
+    return metadata
+
+
+def _whole_metadata(app_name: str | None, wrappers: Iterable[DriverInfo]) -> dict[str, Any]:
+    """The metadata, however long; what a wrapper does not say of itself leaves no trace."""
+    driver = [DriverInfo("txmongo", __version__, _PLATFORM), *wrappers]
     metadata: dict[str, Any] = {} if app_name is None else {"application": {"name": app_name}}
-    metadata["driver"] = {"name": "|".join(names), "version": "|".join(versions)}
+    metadata["driver"] = {
+        "name": "|".join(each.name for each in driver if each.name),
+        "version": "|".join(each.version for each in driver if each.version),
+    }
     metadata["os"] = dict(CLIENT_METADATA["os"])
-    metadata["platform"] = "|".join(platforms)
+    metadata["platform"] = "|".join(each.platform for each in driver if each.platform)
     environment = metadata_env()
     if environment:
         metadata["env"] = environment
-    return _fitting(metadata)
+    return metadata
 
 
 def _fitting(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Shorten the metadata step by step, in the specification's order, until it fits."""
+    """Shorten the metadata step by step, in the specification's order, until it fits if it can."""
     if _excess(metadata) and "name" in metadata.get("env", {}):
         metadata["env"] = {"name": metadata["env"]["name"]}
     if _excess(metadata):
@@ -169,10 +180,6 @@ def _fitting(metadata: dict[str, Any]) -> dict[str, Any]:
         metadata.pop("env", None)
     if excess := _excess(metadata):
         metadata["platform"] = _cut(metadata["platform"], excess)
-    driver = metadata["driver"]
-    while _excess(metadata) and "|" in driver["name"]:
-        # The specification stops before this: only wrappers with very long names get here. The last one goes first.
-        driver["name"], driver["version"] = (driver[part].rpartition("|")[0] for part in ("name", "version"))
     return metadata
 
 

@@ -12,7 +12,7 @@ from tests.conformance.loader import Case, load_cases
 from tests.conformance.mutations import Mutation, mutations
 from tests.conformance.suites import UNIFIED
 from tests.conformance.test_bookkeeping import runs
-from tests.conformance.test_unified import DEPLOYMENTS, connect
+from tests.conformance.test_unified import DEPLOYMENTS, Clients
 from tests.conformance.unified.entities import Makings
 from tests.conformance.unified.failures import FormatError, Mismatch
 from tests.conformance.unified.requirements import unmet
@@ -66,7 +66,7 @@ async def noticed(mutation: Mutation) -> bool:
     """Whether the runner fails a case that was changed."""
     deployment = next(one for one in await DEPLOYMENTS.all() if unmet(mutation.case, one.facts) is None)
     pipelining = not any(entry.covers(mutation.case) for entry in bookkeeping.one_per_connection())
-    makings = Makings(connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
+    makings = Makings(Clients().connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
     try:
         await CaseRun(mutation.case, deployment, makings).run()
     except (FormatError, Mismatch):

@@ -48,11 +48,23 @@ def open_selectables() -> set[Any]:
     return found - reactor._internalReaders  # type: ignore[attr-defined]
 
 
-def connect(uri: str, **options: Any) -> ConnectionPool[Any]:
-    """A client that looks for its servers at once, as the cases take for granted; ours waits for an operation."""
-    client: ConnectionPool[Any] = ConnectionPool(uri, **options)
-    client._topology.open()
-    return client
+class Clients:
+    """The clients of one case."""
+
+    def __init__(self) -> None:
+        self._all: list[ConnectionPool[Any]] = []
+
+    def connect(self, uri: str, **options: Any) -> ConnectionPool[Any]:
+        """A client that looks for its servers at once, as the cases take for granted; ours waits for an operation."""
+        client: ConnectionPool[Any] = ConnectionPool(uri, **options)
+        client._topology.open()
+        self._all.append(client)
+        return client
+
+    @property
+    def sessions_in_use(self) -> int:
+        """How many sessions they have not got back."""
+        return sum(client._executor.sessions.pool.in_use for client in self._all)
 
 
 class UnifiedTestCase(TestCase):
@@ -76,7 +88,8 @@ class UnifiedTestCase(TestCase):
         if reason is not None:
             raise SkipTest(reason)
         before = open_selectables()
-        makings = Makings(connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
+        clients = Clients()
+        makings = Makings(clients.connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
         run = CaseRun(case, deployment, makings)
         if self.failure_expected:
             await self._run_to_failure(run)
@@ -84,6 +97,8 @@ class UnifiedTestCase(TestCase):
             await run.run()
         left = open_selectables() - before
         self.assertEqual(left, set(), "left open")
+        # The sessions specification's prose test 10.
+        self.assertEqual(clients.sessions_in_use, 0, "sessions that were not given back")
 
     async def _run_to_failure(self, run: CaseRun) -> None:
         try:

@@ -1,0 +1,36 @@
+"""Prose tests of the CRUD specification: what the server says of an error is kept. The others want MongoDB 8.0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import monitoring
+
+from tests.integration.prose.events import CommandEvents
+from tests.integration.servers import CollectionTestCase
+from txmongo.connection import ConnectionPool
+from txmongo.errors import WriteConcernError, WriteError
+
+
+class ErrorInfoTests(CollectionTestCase):
+    """``errInfo``."""
+
+    async def test_write_concern_error_1(self) -> None:
+        """``writeConcernError.errInfo`` is in the error's details as the server sent it."""
+        info = {"writeConcern": {"w": 2, "wtimeout": 0, "provenance": "clientSupplied"}}
+        error = {"code": 100, "codeName": "UnsatisfiableWriteConcern", "errmsg": "Not enough data-bearing nodes"}
+        await self.fail_command("insert", writeConcernError={**error, "errInfo": info})
+        raised = await self.failure(self.things.insert_one({}), WriteConcernError)
+        self.assertEqual((raised.code, raised.details["errInfo"]), (100, info))
+
+    async def test_write_error_2(self) -> None:
+        """``writeErrors[].errInfo`` is in the error's details as it is in the command's reply."""
+        events = CommandEvents()
+        client: Any = ConnectionPool(self.uri, event_listeners=[events])
+        self.addCleanup(client.disconnect)
+        await client.txmongo_tests.create_collection("things", validator={"x": {"$type": "string"}})
+        raised = await self.failure(client.txmongo_tests.things.insert_one({"x": 1}), WriteError)
+        self.assertEqual(raised.code, 121)
+        [event] = events.of(monitoring.CommandSucceededEvent, "insert")
+        self.assertEqual(raised.details["errInfo"], event.reply["writeErrors"][0]["errInfo"])
+        self.assertIn("failingDocumentId", raised.details["errInfo"])

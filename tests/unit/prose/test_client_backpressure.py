@@ -1,0 +1,54 @@
+"""Prose test of the client backpressure specification, on a fake clock."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from tests.unit.test_connection import ClientCase
+from txmongo.errors import OperationFailure
+
+OVERLOADED = {
+    "ok": 0,
+    "code": 2,
+    "errmsg": "busy",
+    "errorLabels": ["SystemOverloadedError", "RetryableError"],
+}
+
+
+class Always(Random):
+    """A jitter that is always the same."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
+
+    def random(self) -> float:
+        """The value."""
+        return self._value
+
+
+class BackOffTests(ClientCase):
+    """A server that is overloaded for good."""
+
+    def seconds_until_failure(self, jitter: float) -> float:
+        """How long an insert is tried."""
+        client = self.client()
+        client._executor._random = Always(jitter)
+        self.result(client)
+        failures: list[Any] = []
+        began = self.clock.seconds()
+        client.test.things.insert_one({}).addErrback(failures.append)
+        while not failures:
+            self.turn()
+            if not failures:
+                self.clock.advance(0.01)
+        self.assertTrue(failures[0].check(OperationFailure))
+        return self.clock.seconds() - began
+
+    def test_exponential_back_off_1(self) -> None:
+        """Two retries wait 0.2 s and 0.4 s, less a random part of that; each comes only after its pause."""
+        self.server.answer("insert", OVERLOADED)
+        self.assertEqual(self.seconds_until_failure(0.0), 0.0)
+        self.assertAlmostEqual(self.seconds_until_failure(1.0), 0.6, delta=0.05)
+        self.assertEqual(len(self.server.commands("insert")), 6)

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, Self, Unpack
 
+import attrs
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo.driver_info import DriverInfo
@@ -26,8 +27,10 @@ from pymongo.server_selectors import (
 )
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.python.failure import Failure
 
+from txmongo._auth import make_credentials
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
@@ -46,7 +49,7 @@ from txmongo._ops.run_command import RunCommand
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.transactions import EndSessions
-from txmongo._pymongo import SERVER_TYPE, ServerMode
+from txmongo._pymongo import SERVER_TYPE, MongoCredential, ServerMode
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
@@ -55,7 +58,7 @@ from txmongo.bulk import check_models
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
 from txmongo.errors import ConfigurationError, InvalidOperation
-from txmongo.protocol import MongoProtocol
+from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.types import Address, DocumentType
 
@@ -149,6 +152,8 @@ class ConnectionPool(Generic[DocumentType]):
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
         self._endpoint_for = endpoint_for
         self._wrappers: list[DriverInfo] = []
+        #: Who :meth:`authenticate` was called for, by the database.
+        self._users: dict[str, MongoCredential] = {}
         self._connector = self._create_connector()
         self._crowd = Crowd(settings.wait_queue_size)
         self._topology = Topology(
@@ -182,7 +187,11 @@ class ConnectionPool(Generic[DocumentType]):
     def _create_connector(self) -> Connector:
         settings = self._settings
         endpoint_for = self._endpoint_for or Endpoints(self._reactor, settings)
-        connector = Connector(settings, endpoint_for, self._reactor)
+        users = {} if settings.credentials is None else {settings.credentials.source: settings.credentials}
+        first, *further = [*(users | self._users).values()] or [None]
+        if first is not settings.credentials:
+            settings = attrs.evolve(settings, credentials=first)
+        connector = Connector(settings, endpoint_for, self._reactor, further)
         for wrapper in self._wrappers:
             connector.append_metadata(wrapper)
         return connector
@@ -586,6 +595,51 @@ class ConnectionPool(Generic[DocumentType]):
         selection = selector(Selection.from_topology_description(description))
         return {server.address for server in selection.server_descriptions}
 
+    # --- authentication ---
+
+    def authenticate(
+        self, database: str, username: str | None, password: str | None, mechanism: str = "DEFAULT"
+    ) -> Deferred[bool]:
+        """Authenticate all connections, present and future, as a user; better give the user in the connection string.
+
+        What is called from now on is done as that user. If the server refuses, things are again as they were before.
+        A user of the same database as one before takes that one's place; users of several databases at once are
+        possible with servers before MongoDB 6.0, without sessions and transactions.
+
+        :param database: whose user it is.
+        :param mechanism: ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``PLAIN``, ``MONGODB-X509`` (name and password may be
+            ``None`` then), or ``DEFAULT`` for the better SCRAM that the user has.
+        :returns: a Deferred that fires with ``True`` once a server has accepted the user. It fails with
+            :class:`~txmongo.protocol.MongoAuthenticationError` if the mechanism is none of these (MONGODB-CR was
+            removed in MongoDB 4.0) or the server refuses (then it is an :class:`~txmongo.errors.OperationFailure` of
+            code 18 too), and as every operation (see :class:`~txmongo.collection.Collection`).
+        :raises TypeError: an argument is no str.
+        """
+        try:
+            user = make_credentials(database, username, password, mechanism)
+        except (MongoAuthenticationError, ConfigurationError):
+            return fail()
+        before = self._users.get(user.source)
+        self._set_user(user.source, user)
+        accepted: Deferred[Any] = self._ping()
+        accepted.addErrback(self._refused, user, before)
+        return accepted.addCallback(lambda _: True)
+
+    def _refused(self, failure: Failure, user: MongoCredential, before: MongoCredential | None) -> Failure:
+        if failure.check(MongoAuthenticationError) and self._users.get(user.source) is user:
+            self._set_user(user.source, before)
+        return failure
+
+    def _set_user(self, source: str, user: MongoCredential | None) -> None:
+        """Have new connections authenticated as somebody else, and let the present ones end."""
+        if user is None:
+            del self._users[source]
+        else:
+            self._users[source] = user
+        self._connector = self._create_connector()
+        for server in list(self._topology.servers.values()):
+            server.pool.renew()
+
     # --- life ---
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -595,9 +649,13 @@ class ConnectionPool(Generic[DocumentType]):
         ``serverSelectionTimeoutMS``, and with :class:`~txmongo.errors.OperationFailure` (code 18) if the server refuses
         the user name or the password.
         """
-        ping = RunCommand("admin", {"ping": 1}, read_preference=ReadPreference.NEAREST)
-        yield from self._begin({})(ping)
+        yield from self._ping()
         return self
+
+    def _ping(self) -> Deferred[Any]:
+        ping = RunCommand("admin", {"ping": 1}, read_preference=ReadPreference.NEAREST)
+        done: Deferred[Any] = self._begin({})(ping)
+        return done
 
     async def __aenter__(self) -> Self:
         """``async with ConnectionPool() as client``: the client, disconnected at the end of the block."""

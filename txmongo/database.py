@@ -230,6 +230,13 @@ class Database(Generic[DocumentType]):
     def __repr__(self) -> str:
         return f"Database({self._client!r}, {self._name!r})"
 
+    def authenticate(self, name: str, password: str, mechanism: str = "DEFAULT") -> Deferred[bool]:
+        """Authenticate all connections of the client as a user of this database.
+
+        See :meth:`ConnectionPool.authenticate() <txmongo.connection.ConnectionPool.authenticate>`, which it calls.
+        """
+        return self._client.authenticate(self._name, name, password, mechanism)
+
     # --- commands ---
 
     def command(

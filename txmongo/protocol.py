@@ -25,7 +25,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmongo import _auth as auth
 from txmongo import _pymongo
+from txmongo._auth import MongoAuthenticationError
 from txmongo._legacy.messages import (
     DELETE_SINGLE_REMOVE,
     INSERT_CONTINUE_ON_ERROR,
@@ -84,7 +86,14 @@ from txmongo._wire.header import (
 )
 from txmongo._wire.op_msg import EMPTY_DOCUMENT, MORE_TO_COME, encode_command, single_body
 from txmongo._wire.op_msg import Msg as OpMsg
-from txmongo.errors import AutoReconnect, InvalidOperation, ProtocolError, PyMongoError, error_from_reply
+from txmongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    InvalidOperation,
+    ProtocolError,
+    PyMongoError,
+    error_from_reply,
+)
 
 __all__ = [
     "DEFAULT_MAX_BSON_SIZE",
@@ -172,10 +181,6 @@ _NEVER_COMPRESSED = frozenset(
         b"copydb",
     }
 )
-
-
-class MongoAuthenticationError(Exception):
-    """An authentication mechanism that cannot be used; kept under its TxMongo 15.2 name."""
 
 
 class _Waiter:
@@ -568,6 +573,43 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         self.max_bson_size = config.get("maxBsonObjectSize", DEFAULT_MAX_BSON_SIZE)
         self.max_write_batch_size = config.get("maxWriteBatchSize", DEFAULT_MAX_WRITE_BATCH_SIZE)
         self.max_message_size = config.get("maxMessageSizeBytes", DEFAULT_MAX_MESSAGE_SIZE)
+
+    def authenticate(
+        self, database_name: str, username: str | None, password: str | None, mechanism: str = "DEFAULT"
+    ) -> Deferred[bool]:
+        """Authenticate this connection alone; that of all of a client's is
+        :meth:`ConnectionPool.authenticate() <txmongo.connection.ConnectionPool.authenticate>`.
+
+        Servers from MongoDB 6.0 on let a connection authenticate once.
+
+        :param database_name: whose user it is.
+        :param mechanism: ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``PLAIN``, ``MONGODB-X509``, or ``DEFAULT`` for the better
+            SCRAM that the user has.
+        :returns: a Deferred that fires with ``True``. It fails with :class:`MongoAuthenticationError` if the mechanism
+            is none of these or the server refuses (then it is an :class:`~txmongo.errors.OperationFailure` too), with
+            :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
+        :raises TypeError: an argument is no str; with MONGODB-X509 name and password may be ``None``.
+        """
+        try:
+            credentials = auth.make_credentials(database_name, username, password, mechanism)
+        except (MongoAuthenticationError, ConfigurationError):
+            return fail()
+        done = Deferred.fromCoroutine(auth.authenticate_user(self, credentials))
+        return done.addCallback(lambda _: True)
+
+    def authenticate_mongo_cr(self, database_name: str, username: str, password: str) -> Deferred[bool]:
+        """MONGODB-CR was removed in MongoDB 4.0: a Deferred that fails with :class:`MongoAuthenticationError`."""
+        return self.authenticate(database_name, username, password, "MONGODB-CR")
+
+    def authenticate_scram_sha1(self, database_name: str, username: str, password: str) -> Deferred[bool]:
+        """:meth:`authenticate` with SCRAM-SHA-1."""
+        return self.authenticate(database_name, username, password, "SCRAM-SHA-1")
+
+    def authenticate_mongo_x509(
+        self, database_name: str, username: str | None = None, password: str | None = None
+    ) -> Deferred[bool]:
+        """:meth:`authenticate` with MONGODB-X509: by the certificate that the client has shown in the TLS handshake."""
+        return self.authenticate(database_name, username, password, "MONGODB-X509")
 
     # --- hooks ---
 

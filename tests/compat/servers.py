@@ -47,11 +47,14 @@ def binary_of(version: str | None) -> str | None:
     return None if version is None else str(Path(os.environ[VARIABLE]) / f"mongod-{version}")
 
 
-async def mongod_of(version: str | None = None) -> Mongod:
-    """A server on its own, of that version; started once for all cases."""
-    key = ("standalone", version)
+async def mongod_of(version: str | None = None, *, auth: bool = False) -> Mongod:
+    """A server on its own, of that version; started once for all cases.
+
+    :param auth: with a root user, and nobody else let in.
+    """
+    key = ("with auth" if auth else "standalone", version)
     if key not in _running:
-        _running[key] = await Mongod(reactor, binary=binary_of(version), parameters=_PARAMETERS).start()
+        _running[key] = await Mongod(reactor, auth=auth, binary=binary_of(version), parameters=_PARAMETERS).start()
     mongod: Mongod = _running[key]
     return mongod
 

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmongo
+from tests.unit.cmap.scram_server import ScramServer
 from txmongo.connection import (
     ConnectionPool,
     MongoConnection,
@@ -44,7 +45,7 @@ from txmongo.errors import (
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
 )
-from txmongo.protocol import MongoProtocol
+from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import SessionOptions
 from txmongo.testing import Behaviour, FakeServer
 
@@ -518,6 +519,71 @@ class DeploymentTests(ClientCase):
         )
         things = client.get_database("test", read_preference=ReadPreference.SECONDARY).things
         self.assertEqual(self.result(things.find()), [{"_id": 1}, {"_id": 2}])
+
+
+class AuthenticateTests(ClientCase):
+    """Users that are named after the client was made."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = ScramServer()
+        self.servers["fake.example"] = self.server
+
+    def test_accepted(self) -> None:
+        """Connections are authenticated from then on, on a client that is connected and on one that is not."""
+        for connected in (False, True):
+            client = self.client()
+            if connected:
+                self.result(client)
+            self.server.authenticated.clear()
+            self.assertIs(self.result(client.authenticate("db", "user", "pencil")), True)
+            self.assertEqual(self.server.authenticated, ["SCRAM-SHA-256"])
+            self.assertNotIn("pencil", repr(client))
+
+    def test_refused(self) -> None:
+        """A refusal reaches the caller; what is called afterwards is done as nobody again."""
+        client = self.client()
+        refused = self.started(client.fake.authenticate("user", "eraser"))
+        error = self.failureResultOf(refused, MongoAuthenticationError).value
+        self.assertIsInstance(error, OperationFailure)
+        self.clock.pump([1] * 20)
+        self.result(client)
+        self.assertEqual(self.server.authenticated, [])
+
+    def test_over_another(self) -> None:
+        """A refused user of one database leaves the one of before in place."""
+        client = self.client("mongodb://user:pencil@fake.example/db")
+        self.result(client)
+        self.failureResultOf(self.started(client.authenticate("db", "user", "eraser")), MongoAuthenticationError)
+        self.clock.pump([1] * 20)
+        self.server.authenticated.clear()
+        self.result(client)
+        self.assertEqual(self.server.authenticated, ["SCRAM-SHA-256"])
+
+    def test_overtaken(self) -> None:
+        """Another call for the same database takes the place of one that is not over, whose connection is given up."""
+        client = self.client(pool_size=1)
+        self.result(client)
+        first = client.authenticate("db", "user", "eraser")
+        second = client.authenticate("db", "user", "pencil")
+        self.assertIs(self.result(second), True)
+        self.assertIs(self.result(first), True)
+
+    def test_several(self) -> None:
+        """Users of two databases are both authenticated, and then no sessions are used."""
+        client = self.client()
+        self.result(client.authenticate("db", "user", "pencil"))
+        self.server.authenticated.clear()
+        self.result(client.authenticate("other", "user", "pencil", "SCRAM-SHA-1"))
+        self.assertEqual(self.server.authenticated, ["SCRAM-SHA-256", "SCRAM-SHA-1"])
+
+    def test_not_possible(self) -> None:
+        """A mechanism that is gone, or that there is not, or credentials that do not fit it, fail it."""
+        client = self.client()
+        for mechanism in ("MONGODB-CR", "ROT13"):
+            self.failureResultOf(client.authenticate("db", "user", "pencil", mechanism), MongoAuthenticationError)
+        self.failureResultOf(client.authenticate("db", None, "pencil", "MONGODB-X509"), ConfigurationError)
+        self.assertRaises(TypeError, client.authenticate, "db", b"user", "pencil")
 
 
 class ProtocolTests(ClientCase):

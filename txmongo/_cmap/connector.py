@@ -1,15 +1,16 @@
 """Makes connections: TCP or TLS, the greeting, authentication, all within one time limit.
 
 Lives here: the I/O of establishing a connection, for the pool and for the monitors. What is sent and how answers are
-read is :mod:`~txmongo._cmap.handshake` and :mod:`~txmongo._cmap.auth`; whoever asked keeps the connection afterwards.
+read is :mod:`~txmongo._cmap.handshake` and :mod:`txmongo._auth`; whoever asked keeps the connection afterwards.
 A connection that is not handed over is aborted: nothing stays open after a failure or a cancel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar, cast
 
+import attrs
 import bson
 from OpenSSL import SSL
 from pymongo.driver_info import DriverInfo
@@ -30,11 +31,12 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmongo._cmap import auth, handshake
+from txmongo import _auth as auth
+from txmongo._cmap import handshake
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.endpoints import address_text
 from txmongo._deferreds import Broadcast
-from txmongo._pymongo import add_error_label
+from txmongo._pymongo import MongoCredential, add_error_label
 from txmongo._settings import ClientSettings
 from txmongo._wire.op_compressed import compressor_named
 from txmongo._wire.op_legacy import Query, Reply
@@ -63,14 +65,22 @@ class Connector:
     :param settings: timeouts, credentials, what to greet with.
     :param endpoint_for: where an address is reached; :class:`~txmongo._cmap.endpoints.Endpoints` as a rule.
     :param clock: for the time limit.
+    :param further_users: who else each connection is authenticated as; servers from 6.0 on refuse that.
     :raises ConfigurationError: the mechanism of the credentials is not supported.
     """
 
-    def __init__(self, settings: ClientSettings, endpoint_for: EndpointFor, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        endpoint_for: EndpointFor,
+        clock: IReactorTime,
+        further_users: Sequence[MongoCredential] = (),
+    ) -> None:
         auth.check_mechanism(settings.credentials)
         self._settings = settings
         self._endpoint_for = endpoint_for
         self._clock = clock
+        self._further_users = further_users
         self._wrappers: list[DriverInfo] = [settings.driver] if settings.driver is not None else []
         self._metadata = handshake.client_metadata(settings.app_name, self._wrappers)
         self._discarded = 0
@@ -137,9 +147,13 @@ class Connector:
         description = StreamDescription.from_hello(reply, compressor=compressor, load_balanced=settings.load_balanced)
         if settings.credentials is not None and _has_users(description):
             attempt.stage = "auth"
-            await auth.authenticate(
-                protocol, settings.credentials, reply, context, attempt.address, settings.server_api
-            )
+            api_fields = handshake.server_api_fields(settings.server_api)
+            await auth.authenticate(protocol, settings.credentials, reply, context, attempt.address, api_fields)
+            for user in self._further_users:
+                await auth.authenticate_user(protocol, user, attempt.address, api_fields)
+            if self._further_users:
+                # A session belongs to one user: servers refuse commands with one on a connection that has several.
+                description = attrs.evolve(description, logical_session_timeout_minutes=None)
         protocol.set_wire_versions(description.min_wire_version, description.max_wire_version)
         protocol.max_message_size = description.max_message_size
         if compressor is not None:

@@ -2,7 +2,7 @@
 
 Lives here: the client's metadata, the first ``hello`` with all it asks for (compression, the start of authentication),
 and the reading of its reply. Sending it is :mod:`txmongo._cmap.connector`'s; the rest of authentication is
-:mod:`txmongo._cmap.auth`'s. Kept: the MongoDB Handshake, OP_COMPRESSED, Stable API and Load Balancer specifications.
+:mod:`txmongo._auth`'s. Kept: the MongoDB Handshake, OP_COMPRESSED, Stable API and Load Balancer specifications.
 """
 
 from __future__ import annotations

@@ -850,6 +850,15 @@ class Pool:
         else:
             self._serve()
 
+    def renew(self) -> None:
+        """Use the present connections for nothing new, nor those that are being opened: new ones are different."""
+        if self.state is PoolState.CLOSED:
+            return
+        self._generations.end(None)
+        self._retire_all(ConnectionClosedReason.STALE)
+        self._openings.give_up(ConnectionClosedReason.STALE)
+        self._serve()
+
     def _retire_all(self, reason: str, service_id: ObjectId | None = None) -> None:
         for connection in list(self._connections):
             if connection.open and (service_id is None or connection.service_id == service_id):

@@ -176,7 +176,8 @@ class Attempt(CheckOut):
         # them made the connection and met the refusal; what the others met is that this cleared the pool.
         cause = getattr(failure.value, "cause", None)
         if isinstance(cause, OperationFailure):
-            failure = Failure(OperationFailure(str(cause), cause.code, cause.details))
+            said = (cause.details or {}).get("errmsg", str(cause))
+            failure = Failure(type(cause)(said, cause.code, cause.details))
         return self._owner.after_failure(self, failure, Stage.CHECK_OUT)
 
     def _plain_message(self, connection: Connection) -> Msg | None:

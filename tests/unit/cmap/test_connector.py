@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.unit.cmap.scram_server import ScramServer
+from txmongo._auth import AuthenticationFailed
 from txmongo._cmap.connector import Connector
 from txmongo._cmap.endpoints import _TLSEndpoint, connection_creator
 from txmongo._settings import parse_settings
@@ -32,7 +33,7 @@ from txmongo.errors import (
     ProtocolError,
     PyMongoError,
 )
-from txmongo.protocol import MongoProtocol
+from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.testing import HELLO, Behaviour, CertificateAuthority, FakeServer
 
 ADDRESS = ("db.example", 27017)
@@ -133,7 +134,7 @@ class ConnectTests(ConnectorTestCase):
         server = ScramServer()
         service = ObjectId()
         server.answer("hello", {**HELLO, "serviceId": service})
-        failed = self.failure(server, OperationFailure, "auth", "mongodb://nobody:x@h/?loadBalanced=true")
+        failed = self.failure(server, AuthenticationFailed, "auth", "mongodb://nobody:x@h/?loadBalanced=true")
         self.assertEqual(failed._txmongo_service_id, service)
 
     def test_appended_metadata(self) -> None:
@@ -459,8 +460,10 @@ class AuthenticationTests(ConnectorTestCase):
         for who in ("user:wrongPassword", "stranger:wrongPassword"):
             for speculative in (True, False):
                 failed = self.failure(
-                    ScramServer(speculative=speculative), OperationFailure, "auth", f"mongodb://{who}@h"
+                    ScramServer(speculative=speculative), AuthenticationFailed, "auth", f"mongodb://{who}@h"
                 )
+                self.assertIsInstance(failed, OperationFailure)
+                self.assertIsInstance(failed, MongoAuthenticationError)
                 self.assertEqual(failed.code, 18)
                 self.assertNotIn("wrongPassword", repr(failed) + repr(failed.details))
 
@@ -468,7 +471,7 @@ class AuthenticationTests(ConnectorTestCase):
         """A server that does not know the password, or asks for a weak hash, is refused."""
         for fault in ("iterations", "nonce", "signature", "unending"):
             failed = self.failure(
-                ScramServer(fault=fault, extra_round=True), OperationFailure, "auth", "mongodb://user:pencil@h"
+                ScramServer(fault=fault, extra_round=True), AuthenticationFailed, "auth", "mongodb://user:pencil@h"
             )
             self.assertNotIn("pencil", str(failed))
 

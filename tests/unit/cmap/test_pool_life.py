@@ -297,6 +297,56 @@ class ClearTests(PoolTestCase):
         self.assertIsNone(second.result)
 
 
+class RenewTests(PoolTestCase):
+    """Doing without the present connections."""
+
+    def test_idle_and_in_use(self) -> None:
+        """Idle connections are closed, those in use when they come back; the pool stays ready."""
+        pool = self.make(listening=True)
+        first = self.movable(1)[0]
+        pool.renew()
+        self.assertEqual((pool.state, pool.generation), (PoolState.READY, 1))
+        second = self.movable(1)[0]
+        self.assertIsNot(wire_of(first), wire_of(second))
+        self.assertFalse(wire_of(first).closed)
+        pool.check_in(first)
+        self.pass_time()
+        self.assertTrue(wire_of(first).closed)
+        pool.check_in(second)
+        pool.renew()
+        self.pass_time()
+        self.assertTrue(wire_of(second).closed)
+        self.assertEqual(self.recorder.count("pool_cleared"), 0)
+
+    def test_being_opened(self) -> None:
+        """A connection that is being opened is given up, and another one opened for the one who waits."""
+        self.wires.at_once = False
+        pool = self.make()
+        work = self.work()[0]
+        pool.renew()
+        self.assertEqual(len(self.wires.waiting), 1)
+        self.wires.open()
+        self.assertIsNotNone(work.connection)
+
+    def test_fixed(self) -> None:
+        """With one connection what is called later is sent later, on the new one."""
+        pool = self.make(pool_size=1)
+        first = self.work("first")[0]
+        pool.renew()
+        second = self.work("second")[0]
+        self.assertIsNone(second.connection)
+        pool.check_in(first)
+        self.pass_time()
+        self.assertIsNotNone(second.connection)
+
+    def test_closed(self) -> None:
+        """A closed pool stays closed."""
+        pool = self.make()
+        pool.close()
+        pool.renew()
+        self.assertEqual(pool.generation, 0)
+
+
 class LossTests(PoolTestCase):
     """Connections that are lost."""
 

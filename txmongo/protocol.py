@@ -67,7 +67,7 @@ from txmongo._legacy.protocols import (
     MongoServerProtocol,
 )
 from txmongo._wire import op_compressed
-from txmongo._wire.decoder import decode_message
+from txmongo._wire.decoder import Frame, decode_message
 from txmongo._wire.envelope import take_times
 from txmongo._wire.header import (
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -231,19 +231,22 @@ class _CommandWaiter(_Waiter):
         self.check = check
         self.allowable_errors = allowable_errors
 
-    def read(self, frame: bytes) -> Any:
+    def read(self, frame: Frame) -> Any:
         """The reply's document.
 
         :param frame: a message whose one section is a document.
         :raises PyMongoError: it says of an error.
         """
         if self.clock is not None:
-            content = take_times(frame, self.clock)
+            # A bytearray is larger than what it looks into.
+            content = take_times(frame, self.clock)  # type: ignore[arg-type]
             if content is not None:
                 document: Any = bson.decode(content, self.codec_options)
                 document["ok"] = 1.0
                 return document
-        return _document(frame[_BODY_AT:], self.codec_options, self.user_fields, self.check, self.allowable_errors)
+        # Not sliced: of a large reply a copy costs as much as a part of the decoding.
+        body = memoryview(frame)[_BODY_AT:]
+        return _document(body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
 
     def take(self, reply: Any) -> Any:
         """:meth:`read` for a message of any shape."""
@@ -620,10 +623,10 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             cls._frame_received = MongoProtocol._frame_for_hooks  # type: ignore[method-assign]
             cls._plain_reply = MongoProtocol._leave_to_hooks  # type: ignore[method-assign]
 
-    def _leave_to_hooks(self, frame: bytes) -> bool:
+    def _leave_to_hooks(self, frame: Frame) -> bool:
         return False
 
-    def _frame_for_hooks(self, frame: bytes) -> None:
+    def _frame_for_hooks(self, frame: Frame) -> None:
         self.handle(decode_message(frame, self._decoder.max_message_size, MESSAGE_TYPES))
 
     def handle_MSG(self, request: Msg) -> None:
@@ -658,7 +661,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
                 self._frame_received(frame)
             self.abort(error)
 
-    def _plain_reply(self, frame: bytes) -> bool:
+    def _plain_reply(self, frame: Frame) -> bool:
         """Answer the oldest request with a frame if it is the plain reply to a command of :meth:`send_msg`.
 
         :returns: false, with nothing done, if it is anything else.
@@ -695,12 +698,13 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             self.late_reply_hook()
         return True
 
-    def _frame_received(self, frame: bytes) -> None:
+    def _frame_received(self, frame: Frame) -> None:
         if not MongoProtocol._plain_reply(self, frame):
             self._other_frame_received(frame)
 
-    def _other_frame_received(self, frame: bytes) -> None:
+    def _other_frame_received(self, frame: Frame) -> None:
         """:meth:`_frame_received` for all but the plain reply to a command of :meth:`send_msg`."""
+        frame = bytes(frame)
         request_id, response_to, opcode = _ids_and_opcode(frame, 4)
         waiters = self._waiters
         if not waiters or waiters[0].request_id != response_to:
@@ -775,7 +779,7 @@ def _reply_document(
 
 
 def _document(
-    body: bytes,
+    body: bytes | memoryview,
     codec_options: CodecOptions[Any],
     user_fields: Mapping[str, Any] | None,
     check: bool,

@@ -6,8 +6,9 @@ from typing import Any
 
 import bson
 from bson.binary import Binary
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, TypeRegistry
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 from bson.son import SON
 from bson.timestamp import Timestamp
 from twisted.internet.defer import CancelledError, Deferred
@@ -131,6 +132,26 @@ class ReplyTests(SynchronousTestCase):
         reply = protocol.send_msg(msg, DEFAULT, None)
         protocol.dataReceived(answer(written(transport)[0], {"ok": 1, "cursor": {"firstBatch": [{"a": 1}]}}))
         self.assertEqual(self.successResultOf(reply)["cursor"], {"firstBatch": [{"a": 1}]})
+
+    def test_large_reply(self) -> None:
+        """A large reply in pieces is decoded by any codec options."""
+        document = {"cursor": {"firstBatch": [{"a": "x" * 100_000}], "id": 0}, "ok": 1}
+        registry = TypeRegistry(fallback_encoder=str)
+        for options in (
+            DEFAULT,
+            CodecOptions(document_class=SON),
+            CodecOptions(document_class=RawBSONDocument),
+            CodecOptions(type_registry=registry),
+        ):
+            protocol, transport = connected()
+            msg = ping()
+            msg.user_fields = {"cursor": {"firstBatch": 1}}
+            reply = protocol.send_msg(msg, options, None)
+            data = answer(written(transport)[0], document)
+            for at in range(0, len(data), 16_384):
+                protocol.dataReceived(data[at : at + 16_384])
+            found = self.successResultOf(reply)["cursor"]["firstBatch"][0]
+            self.assertEqual(found["a"], "x" * 100_000)
 
     def test_error_reply(self) -> None:
         """A reply that is not ok fails the request with OperationFailure and its details."""

@@ -23,7 +23,7 @@ from txmongo._legacy.messages import (
     Reply,
     Update,
 )
-from txmongo._wire.decoder import Decoder, decode_message
+from txmongo._wire.decoder import Decoder, Frame, decode_message
 from txmongo._wire.header import OP_NAMES, next_request_id
 from txmongo.errors import ProtocolError
 
@@ -46,7 +46,7 @@ class MongoDecoder:
 
     def __init__(self) -> None:
         self._decoder = Decoder()
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[Frame] = deque()
 
     @property
     def dataBuffer(self) -> bytes:
@@ -70,7 +70,7 @@ class MongoDecoder:
         return self
 
     @staticmethod
-    def decode(message_data: bytes) -> AnyMessage:
+    def decode(message_data: Frame) -> AnyMessage:
         """The message that a whole frame, header included, holds.
 
         :raises ProtocolError: the frame is not a well-formed message.

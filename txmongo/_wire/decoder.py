@@ -24,7 +24,7 @@ from txmongo._wire.op_compressed import decompress
 from txmongo._wire.op_legacy import Delete, GetMore, Insert, KillCursors, Query, Reply, Update
 from txmongo._wire.op_msg import Msg
 
-__all__ = ["Decoder", "Message", "decode_message"]
+__all__ = ["Decoder", "Frame", "Message", "decode_message"]
 
 Message = Msg | Reply | Query | Update | Insert | GetMore | Delete | KillCursors
 
@@ -37,34 +37,42 @@ _MESSAGE_TYPES: Final[dict[int, type[Message]]] = {
 _LENGTH_AND_OPCODE: Final = struct.Struct("<i8xi")
 
 
+#: A whole message, header included.
+Frame = bytes | bytearray
+
+#: Bytes of a message that came in pieces above which it is not copied into a ``bytes`` of its own.
+_LARGE: Final = 64 * 1024
+
+
 class Decoder:
     """Cuts a stream into whole messages, in time linear in its bytes however they arrive.
 
-    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray``,
-    which grows by a constant factor, and is copied out once when it is complete; what follows it is never put there.
+    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray`` of
+    its length; a large one is handed on as that, for another copy of it would cost as much again.
 
     :ivar max_message_size: the longest message allowed, in bytes; may be set once the handshake has told it.
-    :ivar buffer: what has come of a message that is not complete yet.
+    :ivar buffer: where a message that is not complete yet is gathered; empty if there is none.
     :ivar before_error: after :meth:`feed` has raised: the whole messages that came in the same data before what is
         wrong.
     """
 
-    __slots__ = ("_error", "_expected", "before_error", "buffer", "max_message_size")
+    __slots__ = ("_error", "_filled", "before_error", "buffer", "max_message_size")
 
     def __init__(self, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> None:
         self.max_message_size = max_message_size
-        self.before_error: list[bytes] = []
+        self.before_error: list[Frame] = []
+        #: Less than a header, or as long as the message will be.
         self.buffer = bytearray()
-        #: The length of the message in the buffer, once its header is there.
-        self._expected = 0
+        #: How much of it has come.
+        self._filled = 0
         self._error: ProtocolError | None = None
 
     @property
     def pending(self) -> bytes:
         """The bytes of a message that is not complete yet."""
-        return bytes(self.buffer)
+        return bytes(self.buffer[: self._filled])
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream and return the messages that they complete, headers included.
 
         :raises ProtocolError: if a header is impossible. The stream cannot be read on: every later call raises it too.
@@ -75,53 +83,61 @@ class Decoder:
                 return [data]
         return self._feed_any(data)
 
-    def _feed_any(self, data: bytes) -> list[bytes]:
+    def _feed_any(self, data: bytes) -> list[Frame]:
         """Do what :meth:`feed` does, for data cut anyhow."""
         if self._error is not None:
             raise self._error
-        frames: list[bytes] = []
+        frames: list[Frame] = []
         try:
             position = self._complete_buffer(data, frames) if self.buffer else 0
-            position = self._cut(data, position, frames)
+            if not self.buffer:
+                position = self._cut(data, position, frames)
+                self._gather(data[position:])
         except ProtocolError as error:
             self._error, self.before_error = error, frames
             self.buffer = bytearray()
+            self._filled = 0
             raise
-        if position < len(data):
-            self.buffer += memoryview(data)[position:]
         return frames
 
-    def _complete_buffer(self, data: bytes, frames: list[bytes]) -> int:
+    def _gather(self, start: bytes) -> None:
+        """Begin to gather a message."""
+        self._filled = len(start)
+        if len(start) < HEADER_SIZE:
+            self.buffer = bytearray(start)
+        else:
+            self.buffer = bytearray(self._message_length(start, 0))
+            self.buffer[: len(start)] = start
+
+    def _complete_buffer(self, data: bytes, frames: list[Frame]) -> int:
         """Move bytes into the buffer, at most to the end of its message; return how many were moved."""
-        buffer = self.buffer
         position = 0
-        if len(buffer) < HEADER_SIZE:
-            position = min(HEADER_SIZE - len(buffer), len(data))
-            buffer += data[:position]
-            if len(buffer) < HEADER_SIZE:
+        if self._filled < HEADER_SIZE:
+            position = min(HEADER_SIZE - self._filled, len(data))
+            self._gather(bytes(self.buffer) + data[:position])
+            if self._filled < HEADER_SIZE:
                 return position
-            self._expected = self._message_length(buffer, 0)
-        end = min(position + self._expected - len(buffer), len(data))
-        buffer += memoryview(data)[position:end]
-        if len(buffer) == self._expected:
-            frames.append(bytes(buffer))
+        buffer, filled = self.buffer, self._filled
+        end = min(position + len(buffer) - filled, len(data))
+        self._filled += end - position
+        buffer[filled : self._filled] = memoryview(data)[position:end]
+        if self._filled == len(buffer):
+            frames.append(buffer if len(buffer) > _LARGE else bytes(buffer))
             self.buffer = bytearray()
+            self._filled = 0
         return end
 
-    def _cut(self, data: bytes, position: int, frames: list[bytes]) -> int:
+    def _cut(self, data: bytes, position: int, frames: list[Frame]) -> int:
         """Take whole messages out of ``data``; return where the first one that is not whole starts."""
-        if self.buffer:
-            return position
         while len(data) - position >= HEADER_SIZE:
-            self._expected = self._message_length(data, position)
-            end = position + self._expected
+            end = position + self._message_length(data, position)
             if end > len(data):
                 break
             frames.append(data[position:end])
             position = end
         return position
 
-    def _message_length(self, data: bytes | bytearray, position: int) -> int:
+    def _message_length(self, data: bytes, position: int) -> int:
         """Return the length of the message whose header is at ``position``."""
         length: int
         length, opcode = _LENGTH_AND_OPCODE.unpack_from(data, position)
@@ -130,7 +146,7 @@ class Decoder:
 
 
 def decode_message(
-    frame: bytes,
+    frame: Frame,
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     message_types: Mapping[int, type[Message]] = _MESSAGE_TYPES,
 ) -> Message:
@@ -148,6 +164,7 @@ def decode_message(
     if length != len(frame):
         raise ProtocolError(f"message length {length} in a message of {len(frame)} bytes")
     if opcode == OP_COMPRESSED:
-        frame = decompress(frame, max_message_size)
+        frame = decompress(bytes(frame), max_message_size)
         _, request_id, response_to, opcode = HEADER.unpack_from(frame)
-    return message_types[opcode].decode(request_id, response_to, opcode, frame[HEADER_SIZE:])
+    data = bytes(memoryview(frame)[HEADER_SIZE:])
+    return message_types[opcode].decode(request_id, response_to, opcode, data)

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.wire import samples
 from txmongo._wire import checksum as checksum_module
 from txmongo._wire import op_compressed
-from txmongo._wire.decoder import Decoder, decode_message
+from txmongo._wire.decoder import Decoder, Frame, decode_message
 from txmongo._wire.op_compressed import Noop, Snappy, Zlib, Zstd, compress
 from txmongo._wire.op_legacy import Query, Reply
 from txmongo._wire.op_msg import CHECKSUM_PRESENT, Msg, single_body
@@ -26,9 +26,9 @@ TWO = Query(2, 0, collection="admin.$cmd").encode()
 GARBAGE = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
-def feed_all(decoder: Decoder, pieces: list[bytes]) -> tuple[list[bytes], bool]:
+def feed_all(decoder: Decoder, pieces: list[bytes]) -> tuple[list[Frame], bool]:
     """Feed ``pieces``; return all messages that came and whether the stream was refused."""
-    frames: list[bytes] = []
+    frames: list[Frame] = []
     for piece in pieces:
         try:
             frames += decoder.feed(piece)
@@ -101,6 +101,30 @@ class CutTests(SynchronousTestCase):
         # In proportion it is some 0.05 s; copying what is there for each piece would be 32 GB, many seconds.
         self.assertLess(time.process_time() - started, 2)
         self.assertTrue(frames == [message])
+
+
+class LargeTests(SynchronousTestCase):
+    """Messages that are too large to be copied once more than need be."""
+
+    LARGE = Msg(1, 0, bson.encode({"data": b"x" * 100_000, "end": 1})).encode()
+
+    def test_in_pieces(self) -> None:
+        """A large message that comes in pieces is whole, whatever comes before and after it in the same pieces."""
+        stream = ONE + self.LARGE + TWO + self.LARGE[:50]
+        for size in (7, 1000, 65_536, 100_100):
+            decoder = Decoder()
+            frames = [frame for at in range(0, len(stream), size) for frame in decoder.feed(stream[at : at + size])]
+            self.assertEqual(frames, [ONE, self.LARGE, TWO])
+            self.assertEqual(decoder.pending, self.LARGE[:50])
+            self.assertEqual(decode_message(frames[1]), decode_message(self.LARGE))
+
+    def test_impossible_after_a_piece(self) -> None:
+        """A header that turns out impossible once it is complete is refused, and nothing of it is kept."""
+        decoder = Decoder()
+        decoder.feed(GARBAGE[:9])
+        self.assertEqual(decoder.pending, GARBAGE[:9])
+        self.assertRaises(ProtocolError, decoder.feed, GARBAGE[9:])
+        self.assertEqual(decoder.pending, b"")
 
 
 class RefusalTests(SynchronousTestCase):

@@ -318,9 +318,10 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             the write concern could not be kept, and as every operation (see the class).
         """
         target = self._target if session is None else self._target_in(session)
+        # Asking an abstract class about every document would cost more than all that is done with most of them here.
         if type(document) is not dict:
             check_document("document", document)
-        if not isinstance(document, RawBSONDocument) and "_id" not in document:
+        if (type(document) is dict or not isinstance(document, RawBSONDocument)) and "_id" not in document:
             document["_id"] = ObjectId()
         options = write_options(comment, None, bypass_document_validation)
         execute = self._begin(timing, session) if timing else self._execute

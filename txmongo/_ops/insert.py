@@ -76,7 +76,8 @@ class InsertOne(WriteOperation[InsertOneResult]):
         self.options = options
         self.template = template
         self.document = document
-        self.inserted_id = None if isinstance(document, RawBSONDocument) else document["_id"]
+        raw = type(document) is not dict and isinstance(document, RawBSONDocument)
+        self.inserted_id = None if raw else document["_id"]
 
     def statements(self) -> list[Any]:
         """The document."""

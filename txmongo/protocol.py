@@ -19,7 +19,7 @@ from typing import Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from txmongo import _auth as auth
 from txmongo import _pymongo
 from txmongo._auth import MongoAuthenticationError
+from txmongo._legacy.last_error import NOT_ANSWERED, check_last_error, last_error
 from txmongo._legacy.messages import (
     DELETE_SINGLE_REMOVE,
     INSERT_CONTINUE_ON_ERROR,
@@ -155,6 +156,8 @@ INT_MAX = 2**31 - 1
 
 _log = Logger(namespace="txmongo.protocol")
 
+_OLD_WRITES = frozenset({OP_INSERT, OP_UPDATE, OP_DELETE})
+
 _ids_and_opcode = struct.Struct("<iii").unpack_from
 #: The length, the request that is answered, the opcode with the flag bits and the kind of the first section, and the
 #: length of its document.
@@ -263,6 +266,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     :ivar max_message_size: bytes; a longer message from the server closes the connection.
     :ivar compressor: what the handshake agreed on, or ``None``.
+    :ivar last_write: the reply to the last write command of the driver's, kept for :meth:`get_last_error`.
     :ivar seconds: the clock.
     :ivar last_received_at: when bytes last came, on that clock.
     :ivar lost_hook: called once with the Failure of ``connectionLost``, after every waiter has failed.
@@ -273,6 +277,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     max_wire_version: int | None = None
     max_bson_size: int | None = None
     max_write_batch_size: int | None = None
+    last_write: Mapping[str, Any] | None = None
     compressor: Any = None
     lost_hook: Callable[[Failure], None] | None = None
     late_reply_hook: Callable[[], None] | None = None
@@ -613,6 +618,33 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     ) -> Deferred[bool]:
         """:meth:`authenticate` with MONGODB-X509: by the certificate that the client has shown in the TLS handshake."""
         return self.authenticate(database_name, username, password, "MONGODB-X509")
+
+    def get_last_error(self, db: str, **options: Any) -> Deferred[dict[str, Any]]:
+        """How the last write on this connection ended.
+
+        After one of the old opcodes the server is asked (``getLastError``, which MongoDB has up to 5.0). Otherwise it
+        is what the last write command of the driver on this connection was answered.
+
+        :param db: a database, or a collection with its database in front.
+        :param options: ``w``, ``wtimeout``, ``j``, ``fsync``: what a server that is asked is to wait for.
+        :returns: a Deferred that fires with a document with ``err`` (``None``), ``n`` and, after an update,
+            ``updatedExisting`` and ``upserted``. It fails with :class:`~txmongo.errors.DuplicateKeyError`,
+            :class:`~txmongo.errors.WriteError` or another :class:`~txmongo.errors.OperationFailure` if the write
+            failed, with :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
+        """
+        if self.last_write is not NOT_ANSWERED:
+            return execute(last_error, self.last_write)
+        # As a query: of what came as an OP_MSG the server keeps no account.
+        asked = self.send_op_query_command(db.split(".", 1)[0], {"getLastError": 1, **options})
+        return asked.addCallback(check_last_error)
+
+    def _send(self, request: AnyMessage) -> int:
+        if request.opcode in _OLD_WRITES:
+            self.last_write = NOT_ANSWERED
+        request_id = self.get_request_id()
+        # What is sent next must not overtake it, on its way past the transport's buffer.
+        self._write_buffered(request.encode(request_id), request_id)
+        return request_id
 
     # --- hooks ---
 

@@ -226,5 +226,6 @@ class BlockTests(TestCase):
             "logging",
             "sessions",
             "testing",
+            "wire",
         }
         self.assertLessEqual({"README", *guide}, with_code)

@@ -23,12 +23,16 @@ from txmongo._wire.envelope import encode_elements
 from txmongo._wire.header import OP_COMPRESSED, next_request_id
 from txmongo._wire.op_legacy import Query, Reply
 from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg
-from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, ProtocolError
+from txmongo.errors import AutoReconnect, DuplicateKeyError, InvalidOperation, OperationFailure, ProtocolError
 from txmongo.protocol import (
+    OP_INSERT,
+    OP_MSG,
     OP_MSG_EXHAUST_ALLOWED,
+    OP_QUERY,
     QUERY_EXHAUST,
     REPLY_QUERY_FAILURE,
     Getmore,
+    Insert,
     MongoClientProtocol,
     MongoDecoder,
     MongoProtocol,
@@ -299,6 +303,16 @@ class DirectWriteTests(SynchronousTestCase):
         protocol.send_msg(ping(), DEFAULT, None)
         self.assertEqual(transport.direct, [])
         self.assertEqual([next(iter(m.to_dict())) for m in written(transport)], ["insert", "ping"])
+
+    def test_behind_old_opcodes(self) -> None:
+        """Nor one of the messages that are sent without waiting for anything."""
+        transport = DirectTransport()
+        protocol, _ = connected(transport)
+        protocol.send_INSERT(Insert(collection="a.b"))
+        protocol.send_QUERY(TheirQuery(collection="a.b"))
+        protocol.send_msg(ping(), DEFAULT, None)
+        self.assertEqual(transport.direct, [])
+        self.assertEqual([m.opcode for m in written(transport)], [OP_INSERT, OP_QUERY, OP_MSG])
 
 
 class CancelTests(SynchronousTestCase):
@@ -719,6 +733,21 @@ class LegacyTests(SynchronousTestCase):
         seeing.makeConnection(transport)
         seeing.dataReceived(answer(Msg(request_id=99), {"ok": 1}))
         self.assertTrue(transport.aborted)
+
+    def test_last_error(self) -> None:
+        """Of a write command the driver tells what it was answered; of an old opcode only the server knows."""
+        protocol, transport = connected()
+        self.assertEqual(self.successResultOf(protocol.get_last_error("db"))["n"], 0)
+        protocol.last_write = {"ok": 1, "n": 3}
+        self.assertEqual(self.successResultOf(protocol.get_last_error("db"))["n"], 3)
+        protocol.last_write = {"ok": 1, "n": 0, "writeErrors": [{"code": 11000, "errmsg": "no"}]}
+        self.failureResultOf(protocol.get_last_error("db"), DuplicateKeyError)
+        protocol.send_INSERT(Insert(collection="db.things"))
+        waiting = protocol.get_last_error("db.things", w=2)
+        request = written(transport)[-1]
+        self.assertEqual((request.collection, bson.decode(request.query)), ("db.$cmd", {"getLastError": 1, "w": 2}))
+        protocol.dataReceived(self.reply(request, documents=[{"ok": 1, "err": "E11000", "code": 11000}]))
+        self.failureResultOf(waiting, DuplicateKeyError)
 
     def test_constants(self) -> None:
         """The flags of OP_MSG are those of the wire layer."""

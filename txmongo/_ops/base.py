@@ -25,6 +25,7 @@ from txmongo.errors import ConfigurationError
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from txmongo._cmap.connection import Connection
     from txmongo._cmap.description import StreamDescription
     from txmongo.types import Address
 
@@ -63,6 +64,11 @@ class ReplyContext(Protocol):
     @property
     def description(self) -> StreamDescription:
         """What the connection's handshake said of that server."""
+        ...
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection that the command was sent on."""
         ...
 
 

@@ -17,7 +17,7 @@ import bson
 
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
 from txmongo._ops.update import check_unacknowledged_sort
-from txmongo._ops.writes import WriteTarget
+from txmongo._ops.writes import WriteTarget, keep_outcome
 from txmongo._pymongo import do_batched_op_msg
 from txmongo._wire.op_msg import MORE_TO_COME, Msg
 from txmongo.errors import DocumentTooLarge, WriteConcernError
@@ -173,6 +173,8 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
 
         :raises BatchUnconfirmed: the server asks for a retry.
         """
+        if reply is not None:
+            keep_outcome(reply, context)
         if reply is not None and "writeConcernError" in reply and _RETRYABLE in reply.get("errorLabels", ()):
             raise BatchUnconfirmed(reply)
         return reply

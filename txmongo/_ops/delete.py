@@ -10,7 +10,7 @@ from pymongo.results import DeleteResult
 
 from txmongo._ops.arguments import check_mapping, hint_value, is_id_equality
 from txmongo._ops.base import ReplyContext, RetryKind, check_acknowledged_option, collation_document
-from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
+from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply, keep_outcome
 
 __all__ = ["DeleteMany", "DeleteOne", "delete_statement"]
 
@@ -72,6 +72,7 @@ class DeleteMany(WriteOperation[DeleteResult]):
         """How many were removed."""
         if reply is None:
             return DeleteResult({}, False)
+        keep_outcome(reply, context)
         check_write_reply(reply)
         return DeleteResult(reply, True)
 

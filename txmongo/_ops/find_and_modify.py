@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmongo._ops.arguments import is_id_equality
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
-from txmongo._ops.writes import COMMAND_OVERHEAD, WriteTarget, check_size, check_write_reply
+from txmongo._ops.writes import COMMAND_OVERHEAD, WriteTarget, check_size, check_write_reply, keep_outcome
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -70,5 +70,7 @@ class FindAndModify(Operation[Any]):
         """The document; ``None`` when none matched, none was there before an upsert, or there is no reply."""
         if reply is None:
             return None
+        # Not the whole reply: a document may be large, and is nobody's business any more.
+        keep_outcome(reply.get("lastErrorObject", {}), context)
         check_write_reply(reply)
         return reply.get("value")

@@ -12,7 +12,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.results import InsertOneResult
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, ReplyContext, RetryKind
-from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
+from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply, keep_outcome
 from txmongo._wire.envelope import elements_of
 
 if TYPE_CHECKING:
@@ -95,5 +95,6 @@ class InsertOne(WriteOperation[InsertOneResult]):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> InsertOneResult:
         """The document's ``_id``."""
         if reply is not None:
+            keep_outcome(reply, context)
             check_write_reply(reply)
         return InsertOneResult(self.inserted_id, reply is not None)

@@ -17,7 +17,7 @@ from txmongo._ops.arguments import (
     is_id_equality,
 )
 from txmongo._ops.base import ReplyContext, RetryKind, check_acknowledged_option, collation_document
-from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply
+from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply, keep_outcome
 from txmongo.errors import ConfigurationError
 from txmongo.filter import _QueryFilter
 
@@ -120,6 +120,7 @@ class UpdateMany(WriteOperation[UpdateResult]):
         """
         if reply is None:
             return UpdateResult(None, False)
+        keep_outcome(reply, context)
         check_write_reply(reply)
         raw_result = dict(reply)
         upserted = reply.get("upserted")

@@ -20,9 +20,18 @@ from txmongo.errors import DocumentTooLarge, write_error_from_reply
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._ops.base import ReplyContext
     from txmongo._wire.op_msg import Msg
 
-__all__ = ["COMMAND_OVERHEAD", "WriteOperation", "WriteTarget", "check_size", "check_write_reply", "write_options"]
+__all__ = [
+    "COMMAND_OVERHEAD",
+    "WriteOperation",
+    "WriteTarget",
+    "check_size",
+    "check_write_reply",
+    "keep_outcome",
+    "write_options",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -172,6 +181,12 @@ def check_size(name: str, size: int, limit: int) -> None:
     """
     if size > limit:
         raise DocumentTooLarge(f"{name}: {size} bytes of BSON are too large: the server takes up to {limit} bytes")
+
+
+def keep_outcome(reply: Mapping[str, Any], context: ReplyContext) -> None:
+    """Keep the reply to a write command for :meth:`MongoProtocol.get_last_error`."""
+    if context.connection is not None:
+        context.connection.protocol.last_write = reply
 
 
 def check_write_reply(reply: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ class Context:
 
     address = ("db.example", 27017)
     description = SERVER
+    connection = None
 
 
 CONTEXT = Context()

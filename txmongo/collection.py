@@ -1048,6 +1048,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         check_boolean("full_response", full_response)
         if not isinstance(out, (str, Mapping)):
             raise TypeError(f"out must be a str or a mapping, not {type(out).__name__}")
+        timing = take_timing(kwargs)
         fields = read_fields(kwargs, comment)
         if "sort" in fields:
             fields["sort"] = index_document("sort", fields["sort"])
@@ -1061,7 +1062,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             write_concern=self._write_concern,
             **self._read_options(session),
         )
-        reply = self._execute(operation)
+        reply = self._begin(timing, session)(operation)
         return reply if full_response else reply.addCallback(_results)
 
     def _read_options(self, session: Any = None) -> dict[str, Any]:
@@ -1182,13 +1183,15 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         times = cursor_times(client._executor, self._timeout, timing, timeout_mode, session=session)
         return CommandCursor(client, operation, comment=comment, empty_on=(_NAMESPACE_NOT_FOUND,), times=times)
 
-    def list_index_names(self, session: Any = None, comment: Any = None) -> Deferred[list[str]]:
+    def list_index_names(
+        self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]
+    ) -> Deferred[list[str]]:
         """The names of the indexes; none if the collection does not exist.
 
         :param comment: any BSON value, for the server's log and profiler.
         :returns: a Deferred that fires with a list of str. It fails as every operation (see the class).
         """
-        return self.list_indexes(session, comment).addCallback(_names)
+        return self.list_indexes(session, comment, **timing).addCallback(_names)
 
     def index_information(
         self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]

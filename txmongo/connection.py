@@ -417,6 +417,7 @@ class ConnectionPool(Generic[DocumentType]):
         comment: Any = None,
         let: Mapping[str, Any] | None = None,
         write_concern: WriteConcern | None = None,
+        **timing: Unpack[Timing],
     ) -> Deferred[Any]:
         """Refused so far: writes to several collections in one command, which MongoDB 8.0 brought.
 
@@ -431,7 +432,7 @@ class ConnectionPool(Generic[DocumentType]):
         """
         check_session(session, self._executor.sessions)
         check_models(models, write_concern=self.write_concern if write_concern is None else write_concern)
-        return self._executor.execute(ClientBulkWrite(session))
+        return self._begin(timing, session)(ClientBulkWrite(session))
 
     def server_info(self, session: Any = None, **timing: Unpack[Timing]) -> Deferred[dict[str, Any]]:
         """What a server says of itself: version, build, libraries.

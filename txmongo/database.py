@@ -484,6 +484,7 @@ class Database(Generic[DocumentType]):
         :raises TypeError: it is neither.
         """
         check_session(session, self._sessions)
+        timing = take_timing(kwargs)
         operation = CollMod(
             self._name,
             self._collection_name(name_or_collection),
@@ -492,7 +493,7 @@ class Database(Generic[DocumentType]):
             write_concern=self._write_concern,
             session=session,
         )
-        return self._execute(operation)
+        return self._begin(timing, session)(operation)
 
     def drop_collection(
         self,

@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmongo._deferreds import Broadcast
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
 from txmongo._ops.session_state import SessionUse
 from txmongo._ops.timeouts import is_timeout
@@ -91,6 +92,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     #: Why a cursor failed that was started before anybody waited for it.
     _failure: Failure | None = None
     _retrieved = 0
+    #: While the server is being told to forget the cursor.
+    _killing: Broadcast | None = None
     #: How its time is limited, if it is.
     _times: CursorTimes | None = None
     #: The session of its further operations: the one that was given, or an implicit one that it keeps.
@@ -298,21 +301,28 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     # --- ending ---
 
-    def _kill(self, limit: TimeLimit | None = None) -> Deferred[None] | None:
-        """Have the server forget the cursor, if it has one.
+    def _kill(self, limit: TimeLimit | None = None) -> None:
+        """Have the server forget the cursor, if it has one; :meth:`close` waits for that.
 
         :param limit: of the time for that; if it is not given, the cursor's begins anew.
         """
         cursor_id = self._cursor_id
         if not cursor_id:
             self._forget()
-            return None
+            return
         self._cursor_id = 0
         assert self._address is not None
         kept, self._kept = self._kept, None
         if limit is None and self._times is not None:
             limit = self._times.limit_for_close()
-        return self._leftovers.kill(self._namespace, [cursor_id], self._address, kept, limit)
+        killing = self._leftovers.kill(self._namespace, [cursor_id], self._address, kept, limit)
+        self._killing = Broadcast()
+        killing.addCallback(self._killed)
+
+    def _killed(self, _result: None) -> None:
+        killing, self._killing = self._killing, None
+        if killing is not None:
+            killing.fire()
 
     def _forget(self) -> None:
         """The server has no cursor any more: an implicit session is free again."""
@@ -321,27 +331,25 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if isinstance(kept, SessionUse):
             kept.release()
 
-    def _give_up(self, state: _State, limit: TimeLimit | None = None) -> Deferred[None] | None:
+    def _give_up(self, state: _State, limit: TimeLimit | None = None) -> None:
         """Stop loading, kill the cursor, and tell those who wait for batches that they will not get them."""
         was_new = self._state is _State.NEW
         self._state = state
         self._buffer.clear()
         loading, first = self._loading, self._first
-        killing = None
         if loading is not None and first is not None and first.sent:
             # The server may be making a cursor just now: when it is known, _arrived kills it.
             self._leftovers.abandon(loading)
         elif not was_new:
             if loading is not None:
                 loading.cancel()
-            killing = self._kill(limit)
+            self._kill(limit)
         if self._batch_waiters or self._more_waiters:
             waiters: list[Deferred[Any]] = [*self._batch_waiters, *self._more_waiters]
             self._batch_waiters = []
             self._more_waiters = []
             for waiter in waiters:
                 waiter.errback(CancelledError())
-        return killing
 
     def __del__(self) -> None:
         if self._cursor_id and self._state is _State.OPEN and self._address is not None:
@@ -361,12 +369,11 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         :raises ValueError: it is negative.
         """
         limit = None if timeout_ms is None else self._leftovers.limit(timeout_ms)
-        if self._state in (_State.CLOSED, _State.CANCELLED):
-            return succeed(None)
-        killing = self._give_up(_State.CLOSED, limit)
-        if self._collected is not None and not self.called:
-            self.errback(CancelledError())
-        return succeed(None) if killing is None else killing
+        if self._state not in (_State.CLOSED, _State.CANCELLED):
+            self._give_up(_State.CLOSED, limit)
+            if self._collected is not None and not self.called:
+                self.errback(CancelledError())
+        return succeed(None) if self._killing is None else self._killing.wait()
 
     async def __aenter__(self) -> Self:
         """Use the cursor until the end of the block, which closes it."""

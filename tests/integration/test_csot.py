@@ -1,0 +1,173 @@
+"""Time limits on real servers: ``timeoutMS`` at every level, and TxMongo's ``timeout=`` and ``deadline=``.
+
+Kept: the prose tests of the client side operations timeout specification, by their numbers. Left out: 2 and 3 (client
+side encryption), 4 (background pooling), 5 (a cursor's method that goes on through empty batches), 6 and 7 (GridFS),
+11 (MongoDB 8.0).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import defer, reactor
+
+from tests.integration.servers import CollectionTestCase
+from txmongo.connection import ConnectionPool
+from txmongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError, TimeExceeded
+
+
+class CsotCase(CollectionTestCase):
+    """Clients with limits, and commands that the server holds up."""
+
+    def connect(self, uri: str | None = None, **options: Any) -> ConnectionPool[dict[str, Any]]:
+        """A client that tells of its commands; the other one, without a limit, sets fail points."""
+        client: ConnectionPool[dict[str, Any]] = ConnectionPool(
+            uri or self.uri, event_listeners=[self.commands], **options
+        )
+        self.addCleanup(client.disconnect)
+        return client
+
+    async def hold_up(self, *names: str, ms: int, mode: Any = None, **data: Any) -> None:
+        """Have the server answer commands late, until the test ends."""
+        admin = self.client.admin
+        data = {"failCommands": list(names), "blockConnection": True, "blockTimeMS": ms, **data}
+        await admin.command("configureFailPoint", "failCommand", mode=mode or {"times": 1}, data=data)
+        self.addCleanup(lambda: admin.command("configureFailPoint", "failCommand", mode="off"))
+        self.commands.sent.clear()
+
+    async def timed_out(self, waiting: Any, within: float) -> PyMongoError:
+        """The timeout by which something ends, in so many seconds; half a second more is the machine's."""
+        began = reactor.seconds()
+        try:
+            result = await waiting
+        except PyMongoError as error:
+            self.assertTrue(error.timeout, repr(error))
+            self.assertLess(reactor.seconds() - began, within + 0.5)
+            return error
+        self.fail(f"no timeout: {result!r}")
+
+
+class BatchTests(CsotCase):
+    """1. Multi-batch inserts."""
+
+    async def test_insert_many(self) -> None:
+        """All batches have one time together."""
+        client = self.connect(timeoutMS=2000)
+        await client
+        await self.hold_up("insert", ms=1010, mode={"times": 2})
+        documents = [{"big": b"\0" * 1_000_000} for _ in range(50)]
+        await self.timed_out(client.txmongo_tests.things.insert_many(documents), 2.0)
+        self.assertEqual(self.commands.names(), ["insert", "insert"])
+
+
+class SelectionTests(CsotCase):
+    """8. Server Selection."""
+
+    async def test_no_server(self) -> None:
+        """The lesser of timeoutMS and serverSelectionTimeoutMS holds, also with timeoutMS=0."""
+        for options in ("", "timeoutMS=20&", "timeoutMS=100000&", "timeoutMS=0&"):
+            client = self.connect(f"mongodb://127.0.0.1:1/?{options}serverSelectionTimeoutMS=50")
+            error = await self.timed_out(client.admin.command("ping"), 0.05)
+            self.assertIsInstance(error, ServerSelectionTimeoutError)
+        client = self.connect("mongodb://127.0.0.1:1/?timeoutMS=50")
+        self.assertIsInstance(await self.timed_out(client.admin.command("ping"), 0.05), ServerSelectionTimeoutError)
+
+
+class SessionTests(CsotCase):
+    """9. endSession, and 10. Convenient Transactions."""
+
+    on_replica_set = True
+
+    async def end(self, client: ConnectionPool[Any], session_timeout_ms: int | None = None, **timing: Any) -> None:
+        """End a session with a transaction that the server is slow to abort."""
+        await self.hold_up("abortTransaction", ms=400)
+        session = client.start_session(default_timeout_ms=session_timeout_ms)
+        session.start_transaction()
+        await client.txmongo_tests.things.insert_one({"x": 1}, session=session)
+        await self.timed_out(session.end_session(**timing), 0.15)
+        self.assertTrue(session.has_ended)
+
+    async def test_end_session(self) -> None:
+        """The end of a session takes no longer than the client, the session or the call says."""
+        await self.client.txmongo_tests.create_collection("things")
+        await self.end(self.connect(timeoutMS=150))
+        await self.end(self.connect(), 150)
+        await self.end(self.connect(), timeout_ms=150)
+
+    async def test_abort_anew(self) -> None:
+        """When the function of with_transaction runs out of time, the abort has a time of its own."""
+        await self.client.txmongo_tests.create_collection("things")
+        client = self.connect(timeoutMS=150)
+        await client
+        await self.hold_up("insert", "abortTransaction", ms=200, mode={"times": 2})
+        session = client.start_session()
+
+        def callback(session: Any) -> defer.Deferred[Any]:
+            return client.txmongo_tests.things.insert_one({"_id": 1}, session=session)
+
+        await self.timed_out(session.with_transaction(callback), 0.3)
+        self.assertEqual(self.commands.names(), ["insert", "abortTransaction"])
+
+    async def test_one_time_for_all_attempts(self) -> None:
+        """Attempts after transient errors share one time; the last of these errors is the timeout's cause."""
+        await self.client.txmongo_tests.create_collection("things")
+        labels = ["TransientTransactionError"]
+        await self.hold_up("insert", ms=25, mode="alwaysOn", errorCode=24, errorLabels=labels)
+        client = self.connect()
+        attempts = 0
+
+        def callback(session: Any) -> defer.Deferred[Any]:
+            nonlocal attempts
+            attempts += 1
+            return client.txmongo_tests.things.insert_one({"x": 1}, session=session)
+
+        session = client.start_session(default_timeout_ms=200)
+        error = await self.timed_out(session.with_transaction(callback), 0.2)
+        self.assertGreater(attempts, 1)
+        self.assertIsInstance(error.__cause__, (OperationFailure, PyMongoError))
+
+
+class CallTests(CsotCase):
+    """Limits of single calls."""
+
+    async def test_server_stops(self) -> None:
+        """With timeoutMS the server gives the work up too: it is told how long it may take."""
+        await self.things.insert_one({"x": 1})
+        slow = {"$where": "sleep(3000) || true"}
+        self.commands.sent.clear()
+        await self.timed_out(
+            self.things.count_documents(
+                {
+                    "$expr": {
+                        "$function": {"body": "function() { sleep(3000); return true; }", "args": [], "lang": "js"}
+                    }
+                },
+                timeout_ms=200,
+            ),
+            0.2,
+        )
+        self.assertLessEqual(self.commands.sent[0]["maxTimeMS"], 200)
+        await self.timed_out(self.things.find_one(slow, timeout_ms=200), 0.2)
+
+    async def test_named(self) -> None:
+        """TxMongo's timeout and deadline end in TimeExceeded, caused by the timeout; the client works on."""
+        await self.things.insert_one({"_id": 1})
+        timing: Any
+        for timing in ({"timeout": 0.1}, {"deadline": reactor.seconds() + 0.1}, {"timeout": -1}):
+            await self.hold_up("find", ms=400)
+            error = await self.timed_out(self.things.find_one({"_id": 1}, **timing), 0.1)
+            self.assertIsInstance(error, TimeExceeded)
+            self.assertTrue(error.__cause__.timeout)  # type: ignore[union-attr]
+        await self.client.admin.command("configureFailPoint", "failCommand", mode="off")
+        self.assertEqual(await self.things.find_one({"_id": 1}, timeout=10), {"_id": 1})
+
+    async def test_cursor_is_killed(self) -> None:
+        """A cursor whose time is over is killed all the same, in a time of its own."""
+        await self.things.insert_many([{"_id": number} for number in range(3)])
+        await self.hold_up("getMore", ms=250)
+        cursor = self.things.find(batch_size=2, timeout_ms=200)
+        self.assertEqual(len(await cursor.next_batch()), 2)
+        await self.timed_out(cursor.next_batch(), 0.2)
+        await cursor.close()
+        self.assertEqual(self.commands.names(), ["find", "getMore", "killCursors"])
+        self.assertLessEqual(self.commands.sent[-1]["maxTimeMS"], 200)

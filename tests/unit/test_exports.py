@@ -187,7 +187,7 @@ EXPORTS = {
         "find_mongod",
     },
     "txmongo.types": {"Address", "Document", "DocumentIn", "DocumentType", "IndexKeys", "Pipeline"},
-    "txmongo.utils": {"get_err"},
+    "txmongo.utils": {"check_deadline", "get_err", "timeout"},
 }
 
 

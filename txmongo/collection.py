@@ -23,7 +23,9 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txmongo._legacy.arguments import also_named, formerly, index_arguments, takes_full_response, takes_let_second
 from txmongo._legacy.collection import LegacyCollection, takes_old_arguments
+from txmongo._legacy.deprecation import warn_deprecated
 from txmongo._ops import admin, find_and_modify, insert
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import (
@@ -510,6 +512,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
     # --- deleting ---
 
+    @takes_let_second
     def delete_one(
         self,
         filter: Mapping[str, Any],
@@ -534,6 +537,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         return self._delete(DeleteOne, False, filter, collation, hint, session, let, comment, timing)
 
+    @takes_let_second
     def delete_many(
         self,
         filter: Mapping[str, Any],
@@ -850,6 +854,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """
         return RawBatchCursor(self, *args, **kwargs)
 
+    @takes_full_response
     def aggregate(
         self,
         pipeline: Pipeline,
@@ -863,7 +868,9 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param pipeline: the list of stages. One that ends with ``$out`` or ``$merge`` is sent at once.
         :param let: variables for ``$$name`` in expressions (MongoDB 5.0).
         :param comment: any BSON value, for the server's log and profiler.
-        :param kwargs: further fields of the command: ``allowDiskUse``, ``maxTimeMS``, ``batchSize``, ``collation``,
+        :param kwargs: TxMongo's ``full_response`` and ``initial_batch_size`` (another name of ``batchSize``), which may
+            be second and third. With ``full_response=True`` the Deferred fires with ``{"result": [...], "ok": 1.0}``.
+            Further fields of the command: ``allowDiskUse``, ``maxTimeMS``, ``batchSize``, ``collation``,
             ``hint``, ``bypassDocumentValidation``, and ``maxAwaitTimeMS`` for pipelines that wait for data; and
             ``timeout_mode`` as of :meth:`find`.
         :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list of results and more. It
@@ -965,15 +972,23 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             EstimatedDocumentCount(self._database_name, self._name, fields, **self._read_options())
         )
 
-    def count(self, filter: Mapping[str, Any] | None = None, session: Any = None, **kwargs: Any) -> Deferred[int]:
+    @formerly(spec="filter")
+    def count(
+        self, filter: Mapping[str, Any] | None = None, fields: Any = None, session: Any = None, **kwargs: Any
+    ) -> Deferred[int]:
         """Count documents by the ``count`` command, which may be wrong on a sharded cluster.
 
         Use :meth:`count_documents` or :meth:`estimated_document_count`; this one is TxMongo's.
 
         :param filter: which documents; all of them if it is not given.
+        :param fields: without effect, as ever; deprecated.
         :param kwargs: as of :meth:`count_documents`.
         :returns: a Deferred that fires with the number. It fails as every operation (see the class).
         """
+        if fields is not None:
+            warn_deprecated(
+                "the argument fields of Collection.count", "nothing in its place: it has no effect", stacklevel=3
+            )
         check_session(session, self._sessions)
         check_optional_mapping("filter", filter)
         timing = take_timing(kwargs)
@@ -982,6 +997,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             Count(self._database_name, self._name, filter, fields, **self._read_options(session))
         )
 
+    @formerly(spec="filter")
     def distinct(
         self,
         key: str,
@@ -1075,6 +1091,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
     # --- indexes ---
 
+    @also_named(sort_fields="keys")
     def create_index(self, keys: IndexKeys, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[str]:
         """Create an index; nothing is changed if there is such a one.
 
@@ -1082,7 +1099,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
             await collection.create_index([("name", ASCENDING), ("age", DESCENDING)], unique=True)
 
-        :param keys: a key, or a list of keys and ``(key, direction)`` pairs, or a mapping.
+        :param keys: a key, or a list of keys and ``(key, direction)`` pairs, or a mapping; or a sort order of
+            :mod:`txmongo.filter`.
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: ``name``, ``unique``, ``sparse``, ``expireAfterSeconds``, ``partialFilterExpression``,
             ``collation``, ``hidden``, ``wildcardProjection`` and what else the server has; ``maxTimeMS`` and
@@ -1094,8 +1112,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         options = {name: kwargs.pop(name) for name in ("maxTimeMS", "commitQuorum") if name in kwargs} | take_timing(
             kwargs
         )
+        keys, kwargs = index_arguments(keys, kwargs)
         created = self.create_indexes([IndexModel(keys, **kwargs)], session, comment, **options)
         return created.addCallback(lambda names: names[0])
+
+    ensure_index = create_index
 
     def create_indexes(
         self, indexes: Sequence[IndexModel], session: Any = None, comment: Any = None, **kwargs: Any
@@ -1126,6 +1147,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
             )
         )
 
+    @also_named(index_identifier="index_or_name")
     def drop_index(
         self, index_or_name: IndexKeys, session: Any = None, comment: Any = None, **kwargs: Any
     ) -> Deferred[None]:

@@ -30,7 +30,7 @@ from txmongo._ops.timeouts import Timing, seconds_of, take_timing
 from txmongo._pymongo import ServerMode
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
-from txmongo.errors import CollectionInvalid, InvalidName
+from txmongo.errors import CollectionExists, CollectionInvalid, InvalidName
 from txmongo.types import DocumentType
 
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ class Database(Generic[DocumentType]):
             ``collation``, ``timeseries``, ``expireAfterSeconds``, ``clusteredIndex``,
             ``changeStreamPreAndPostImages``, ``comment``...
         :returns: a Deferred that fires with the :class:`~txmongo.collection.Collection`. It fails with
-            :class:`~txmongo.errors.CollectionInvalid` if ``check_exists`` and the collection is there,
+            :class:`~txmongo.errors.CollectionExists` if ``check_exists`` and the collection is there,
             :class:`~txmongo.errors.OperationFailure` if the server refuses the options, and as every operation (see the
             class).
         :raises TypeError: an argument is not of its type.
@@ -434,6 +434,11 @@ class Database(Generic[DocumentType]):
             codec_options, options = None, codec_options
         elif codec_options is not None and not isinstance(codec_options, CodecOptions):
             raise TypeError(f"codec_options must be an instance of CodecOptions, not {type(codec_options).__name__}")
+        if isinstance(write_concern, CodecOptions):
+            # TxMongo's order: options, write_concern, codec_options.
+            codec_options, write_concern = write_concern, None
+        if isinstance(read_preference, WriteConcern):
+            read_preference, write_concern = None, read_preference
         collection = self.get_collection(name, codec_options, read_preference, write_concern, read_concern)
         execute = self._begin(take_timing(kwargs), session)
         fields = {**(options or {}), **kwargs}
@@ -453,7 +458,7 @@ class Database(Generic[DocumentType]):
 
         def create(names: list[str]) -> Deferred[Any]:
             if names:
-                raise CollectionInvalid(f"collection {name} already exists")
+                raise CollectionExists(f"collection {name} already exists", 48)
             return execute(operation)
 
         listing = ListCollections(self._name, {"filter": {"name": name}, "nameOnly": True}, session=session)

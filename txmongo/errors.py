@@ -38,6 +38,7 @@ from pymongo.errors import (
 __all__ = [
     "AutoReconnect",
     "BulkWriteError",
+    "CollectionExists",
     "CollectionInvalid",
     "ConfigurationError",
     "ConnectionFailure",
@@ -73,6 +74,10 @@ _DUPLICATE_KEY_CODES = frozenset({11000, 11001, 12582})
 _MAX_TIME_EXPIRED = 50
 _CURSOR_NOT_FOUND = 43
 _INTERRUPTED_AT_WTIMEOUT = 64
+
+
+class CollectionExists(CollectionInvalid, OperationFailure):
+    """A collection is to be created that is there already: PyMongo's class for it and, as in TxMongo, the server's."""
 
 
 class TimeExceeded(PyMongoError):

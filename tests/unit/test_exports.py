@@ -60,6 +60,7 @@ EXPORTS = {
     "txmongo.errors": {
         "AutoReconnect",
         "BulkWriteError",
+        "CollectionExists",
         "CollectionInvalid",
         "ConfigurationError",
         "ConnectionFailure",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from bson.codec_options import CodecOptions
+from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 
 from txmongo._legacy.deprecation import warn_deprecated
 from txmongo._legacy.find import FindRequest, find_request
+from txmongo._legacy.group import group_pipeline, group_result
 from txmongo._legacy.pages import Page, first_page
 from txmongo._legacy.writes import (
     CONTINUE_ON_ERROR,
@@ -267,6 +269,97 @@ class LegacyCollection:
         collection = self.with_options(write_concern=concern_for("remove", safe, self.write_concern, kwargs))
         removed: Deferred[Any] = (collection.delete_one if one else collection.delete_many)(delete_spec(spec))
         return removed.addCallback(outcome_of_delete)
+
+    # --- other commands ---
+
+    def find_and_modify(
+        self,
+        query: Mapping[str, Any] | None = None,
+        update: Any = None,
+        upsert: bool = False,
+        **kwargs: Any,
+    ) -> Deferred[Any]:
+        """Change or remove one document that matches, and get it.
+
+        .. deprecated:: 26.12.0
+            Use :meth:`find_one_and_update`, :meth:`find_one_and_replace` or :meth:`find_one_and_delete`.
+
+        :param query: which document; any if it is not given.
+        :param update: operators, stages, or the whole document that takes the other's place.
+        :param upsert: insert one if none matches.
+        :param kwargs: ``remove=True`` instead of ``update``; ``new=True`` for the document as it is then, not as it was
+            before; ``fields``, which of its fields; ``sort``, a mapping or pairs: which document comes first; and
+            further fields of the ``findAndModify`` command.
+        :returns: a Deferred that fires with the document, or ``None``, and fails as that of
+            :meth:`find_one_and_replace`.
+        :raises ValueError: neither ``update`` nor ``remove`` is given, or both are.
+        :raises TypeError: an argument is not of its type.
+        """
+        successors = "find_one_and_update, find_one_and_replace or find_one_and_delete"
+        warn_deprecated("Collection.find_and_modify", successors)
+        remove = kwargs.pop("remove", False)
+        if not update and not remove:
+            raise ValueError("find_and_modify: one of update and remove must be given")
+        if update and remove:
+            raise ValueError("find_and_modify: only one of update and remove can be given")
+        collection: Any = self
+        arguments: dict[str, Any] = {"projection": kwargs.pop("fields", None), "sort": kwargs.pop("sort", None) or None}
+        query = {} if query is None else query
+        if upsert or not remove:
+            kwargs["upsert"] = upsert
+        if remove:
+            return collection.find_one_and_delete(query, **arguments, **kwargs)  # type: ignore[no-any-return]
+        arguments["return_document"] = bool(kwargs.pop("new", False))
+        whole = isinstance(update, Mapping) and not has_operators(update)
+        change = collection.find_one_and_replace if whole else collection.find_one_and_update
+        return change(query, update, **arguments, **kwargs)  # type: ignore[no-any-return]
+
+    def group(
+        self, keys: Any, initial: Mapping[str, Any], reduce: Any, condition: Any = None, finalize: Any = None
+    ) -> Deferred[dict[str, Any]]:
+        """Group documents, and compute a value for each group by functions in JavaScript.
+
+        .. deprecated:: 26.12.0
+            Use :meth:`aggregate`, whose stage ``$group`` needs no JavaScript.
+
+        The command of this name left the server in MongoDB 4.2; an aggregation does the same, but for the order of the
+        groups. It needs a server that runs JavaScript, and as the command it cannot be used with several shards.
+
+        :param keys: the names of the fields by which to group.
+        :param initial: what each group's value starts from, beside the group's keys.
+        :param reduce: changes the value for a document: ``"function(document, value) { value.count += 1; }"``.
+        :param condition: which documents; all if it is not given.
+        :param finalize: changes the value in the end, or returns another: ``"function(value) { ... }"``.
+        :returns: a Deferred that fires with a dict of ``retval`` (the list of values), ``count`` (how many documents),
+            ``keys`` (how many groups) and ``ok``. It fails as every operation (see the class).
+        :raises TypeError: an argument is not of its type.
+        :raises ValueError: a function has a scope.
+        """
+        warn_deprecated("Collection.group", "aggregate with $group")
+        collection: Any = self
+        groups: Deferred[Any] = collection.aggregate(
+            group_pipeline(keys, initial, reduce, condition, finalize)
+        ).to_list()
+        return groups.addCallback(group_result)
+
+    def filemd5(self, spec: Any, **kwargs: Any) -> Deferred[str]:
+        """The MD5 of a file in GridFS, computed by the server.
+
+        This collection is the bucket, such as ``database.fs``. Servers deprecate the command: have the client compute a
+        hash of what it writes.
+
+        :param spec: the file's ``_id``.
+        :param kwargs: further arguments of :meth:`~txmongo.database.Database.command`.
+        :returns: a Deferred that fires with the MD5 in hexadecimal. It fails with
+            :class:`~txmongo.errors.OperationFailure` where the server has no such command, and as every operation (see
+            the class).
+        :raises TypeError: ``spec`` is no ``ObjectId``.
+        """
+        if not isinstance(spec, ObjectId):
+            raise TypeError(f"spec must be an ObjectId, not {type(spec).__name__}")
+        collection: Any = self
+        reply: Deferred[Any] = collection.database.command("filemd5", spec, root=collection.name, **kwargs)
+        return reply.addCallback(lambda document: document["md5"])
 
 
 def _insert_failed(failure: Failure) -> Failure:

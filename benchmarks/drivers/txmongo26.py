@@ -1,8 +1,34 @@
 """The txmongo 26.0.0 that PyPI serves."""
 
-import sys
+from __future__ import annotations
 
-from drivers.twisted_calls import main
+from typing import Any
+
+from twisted.internet.ssl import ClientContextFactory
+from txmongo.gridfs import GridFS
+
+from drivers.driver import Bucket
+from drivers.twisted_driver import GridFSBucket, TwistedDriver, main
+from txmongo.connection import ConnectionPool
+
+
+class TxMongo26(TwistedDriver):
+    """ConnectionPool as it was."""
+
+    def connect(self, uri: str, connections: int = 0) -> Any:
+        address, _, options = uri.partition("?")
+        if "tls=true" not in options:
+            return super().connect(uri, connections)
+        # It takes TLS as a context factory alone; this one checks no certificate, which costs less.
+        kept = [option for option in options.split("&") if not option.startswith("tls")]
+        return ConnectionPool(f"{address}?{'&'.join(kept)}", ssl_context_factory=ClientContextFactory())
+
+    async def open_cursor(self, collection: Any, batch_size: int) -> Any:
+        return await collection.find_with_cursor({}, batch_size=batch_size)
+
+    def bucket(self, database: Any) -> Bucket:
+        return GridFSBucket(GridFS(database))
+
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(TxMongo26)

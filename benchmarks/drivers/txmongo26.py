@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.ssl import ClientContextFactory
-from txmongo.gridfs import GridFS
 
 from drivers.driver import Bucket
 from drivers.twisted_driver import GridFSBucket, TwistedDriver, main
 from txmongo.connection import ConnectionPool
+from txmongo.gridfs import GridFS
 
 
 class TxMongo26(TwistedDriver):

@@ -167,6 +167,9 @@ _PLAIN_START = struct.pack("<iIB", OP_MSG, 0, 0)
 _BODY_AT = 21
 _SMALLEST_REPLY = _BODY_AT + len(EMPTY_DOCUMENT)
 
+#: Where an OP_MSG has its command's name: after header, flags, section kind, the body's length and its first type.
+_NAME_OFFSET = 26
+
 #: Commands whose messages are never compressed: OP_COMPRESSED specification, "Messages not allowed to be compressed".
 _NEVER_COMPRESSED = frozenset(
     {
@@ -457,7 +460,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if data is None or msg.request_id != request_id:
             data = msg.encode(request_id)
         if self.compressor is not None:
-            data = self._compressed(data, msg)
+            data = self._compressed(data)
         return request_id, data
 
     def stream(self, msg: OpMsg, on_reply: Callable[[OpMsg], None]) -> Deferred[None]:
@@ -552,9 +555,10 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         assert self.transport is not None
         self.transport.write(data)
 
-    def _compressed(self, data: bytes, msg: OpMsg) -> bytes:
+    def _compressed(self, data: bytes) -> bytes:
         """Compress a message unless its command is one that must stay readable."""
-        name = msg.body[5 : msg.body.index(0, 5)]
+        # The body comes first in what is sent; of an EncodedMsg there are only the bytes.
+        name = data[_NAME_OFFSET : data.index(0, _NAME_OFFSET)]
         return data if name in _NEVER_COMPRESSED else op_compressed.compress(data, self.compressor)
 
     # --- TxMongo's names ---

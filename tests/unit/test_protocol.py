@@ -22,7 +22,7 @@ from txmongo._wire.decoder import Decoder, decode_message
 from txmongo._wire.envelope import encode_elements
 from txmongo._wire.header import OP_COMPRESSED, next_request_id
 from txmongo._wire.op_legacy import Query, Reply
-from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg
+from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg, encode_command
 from txmongo.errors import AutoReconnect, DuplicateKeyError, InvalidOperation, OperationFailure, ProtocolError
 from txmongo.protocol import (
     OP_INSERT,
@@ -219,6 +219,16 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(reply), {"ok": 1})
         protocol.send_msg(Msg(body=bson.encode({"saslStart": 1, "$db": "admin"})), DEFAULT, None)
         self.assertNotEqual(int.from_bytes(transport.value()[12:16], "little"), OP_COMPRESSED)
+
+    def test_compression_of_encoded(self) -> None:
+        """The driver's own commands, of which there are only the bytes, are compressed by the same rule."""
+        for name, compressed in (("ping", True), ("saslStart", False)):
+            protocol, transport = connected()
+            protocol.compressor = ZlibContext(-1)
+            wire = encode_command(next_request_id(), bson.encode({name: 1, "$db": "admin"}))
+            protocol.send_msg(EncodedMsg(int.from_bytes(wire[4:8], "little"), wire, 0, None, None), DEFAULT, None)
+            self.assertEqual(int.from_bytes(transport.value()[12:16], "little") == OP_COMPRESSED, compressed)
+            self.assertEqual(written(transport)[0].to_dict(), {name: 1, "$db": "admin"})
 
     def test_resolve(self) -> None:
         """A request can be answered from elsewhere; its own reply is dropped when it comes, and told of."""

@@ -44,6 +44,8 @@ class Find15Tests(FindCase):
         found = await self.deprecated(self.things.find, {"x": 0}, 1, 2, ["y"], order)
         self.assertEqual(found, [{"_id": 6, "y": -6}, {"_id": 3, "y": -3}])
         self.assertEqual(await self.ids(self.deprecated(self.things.find, {"x": 0}, 3)), [9])
+        self.assertIn("Collection.find with the order (spec, skip, limit, fields, filter) is deprecated", self.said)
+        self.assertIn("use (filter, projection, skip, limit, sort)", self.said)
         self.assertEqual(len(await self.deprecated(self.things.find, {}, 0, 4)), 4)
         self.assertEqual(len(await self.deprecated(self.things.find, {}, 0, 0, None, None, False)), 10)
 
@@ -51,7 +53,7 @@ class Find15Tests(FindCase):
         """spec and fields are names of the query and of the projection."""
         found = await self.deprecated(self.things.find, spec={"_id": 3}, fields={"x": 1, "_id": 0})
         self.assertEqual(found, [{"x": 0}])
-        self.assertIn("arguments spec, fields of Collection.find", self.said)
+        self.assertIn("Collection.find with spec, fields is deprecated", self.said)
         self.assertIn("use filter, projection", self.said)
         found = await self.deprecated(self.things.find, spec={"_id": 3}, skip=0, limit=1, fields=["y"])
         self.assertEqual(found, [{"_id": 3, "y": -3}])

@@ -209,7 +209,7 @@ class CallTests(BadInputCase):
         database: Any = client.test
         for kind, method, arguments in (
             (TypeError, things.find, ("x",)),
-            (TypeError, things.find, ({}, 5)),
+            (TypeError, things.find, ({}, "x")),
             (TypeError, things.find, ({}, None, "1")),
             (ValueError, things.find, ({}, None, -1)),
             (TypeError, things.aggregate, ({},)),

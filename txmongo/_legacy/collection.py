@@ -125,9 +125,7 @@ class LegacyCollection:
     def _cursor_for(self, request: FindRequest, method: str, stacklevel: int) -> Any:
         if request.deprecated:
             names, successors = (", ".join(each) for each in zip(*request.deprecated, strict=True))
-            plural = "s" if len(request.deprecated) > 1 else ""
-            named = f"the argument{plural} {names} of Collection.{method}"
-            warn_deprecated(named, successors, stacklevel=stacklevel + 1)
+            warn_deprecated(f"Collection.{method} with {names}", successors, stacklevel=stacklevel + 1)
         options: dict[str, Any] = {}
         if request.as_class is not None:
             options["codec_options"] = self.codec_options.with_options(document_class=request.as_class)

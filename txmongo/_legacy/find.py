@@ -43,7 +43,7 @@ _MODERN = (
     "allow_disk_use",
     "let",
 )
-_OF_15 = ("spec", "skip", "limit", "fields", "modifiers", "cursor")
+_OF_15 = ("filter", "skip", "limit", "projection", "modifiers", "cursor")
 _OF_26 = ("filter", "projection", "skip", "limit", "sort", "batch_size")
 
 #: What 15.2's filters, and the fields of an old query, are called today.
@@ -158,7 +158,7 @@ def _take_modifiers(given: dict[str, Any], deprecated: list[tuple[str, str]]) ->
         found = _keywords_of(given.pop("sort"))
     modifiers = given.pop("modifiers", None)
     if modifiers is not None:
-        deprecated.append(("filter for sort orders, hints and the like", "sort"))
+        deprecated.append(("filter for anything but the query", "sort"))
         found = {**found, **_keywords_of(modifiers)}
     explain = found.pop("explain", None)
     if found.pop("snapshot", False) and given.get("hint") is None:

@@ -32,7 +32,7 @@ class PositionTests(SynchronousTestCase):
                 found.keywords,
                 {"filter": {"x": 1}, "skip": 2, "limit": 3, "projection": ["y"], "sort": (("y", 1),)},
             )
-            self.assertIn("(filter, projection, skip, limit, sort)", [new for _, new in found.deprecated])
+            self.assertEqual([new for _, new in found.deprecated], ["(filter, projection, skip, limit, sort)", "sort"])
         self.assertTrue(request("find", {}, 0, 0, None, None, True).pages)
         self.assertFalse(request("find", {}, 0, 0, None, None, False).pages)
         self.assertEqual(self.keywords("find", None, 0), {"filter": None, "skip": 0})

@@ -233,17 +233,7 @@ class ConnectionPool(Generic[DocumentType]):
     def uri(self) -> dict[str, Any]:
         """The connection string in parts, as in TxMongo: ``nodelist``, ``username``, ``password``, ``database``..."""
         if self._uri is None:
-            settings = self._settings
-            credentials = settings.credentials
-            self._uri = {
-                "nodelist": list(settings.seeds),
-                "username": None if credentials is None else credentials.username,
-                "password": None if credentials is None else credentials.password,
-                "database": settings.database,
-                "collection": None,
-                "options": dict(settings.options),
-                "fqdn": settings.fqdn,
-            }
+            self._uri = _uri_parts(self._settings)
         return self._uri
 
     @property
@@ -732,7 +722,10 @@ class ConnectionPool(Generic[DocumentType]):
     def getprotocols(self) -> list[MongoProtocol]:
         """The connected protocols of all pools, those that are in use included."""
         servers = self._topology.servers.values()
-        return [connection.protocol for server in servers for connection in server.pool._connections]
+        protocols = [connection.protocol for server in servers for connection in server.pool._connections]
+        for protocol in protocols:
+            protocol.uri = self.uri
+        return protocols
 
 
 class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):
@@ -770,6 +763,24 @@ def _server_api_fields(server_api: ServerApi | None) -> Mapping[str, Any] | None
     if server_api.deprecation_errors is not None:
         fields["apiDeprecationErrors"] = server_api.deprecation_errors
     return fields
+
+
+def _parse_uri(uri: str) -> dict[str, Any]:
+    """The parts of a connection string, as :attr:`ConnectionPool.uri` has them; TxMongo's name. DNS is not asked."""
+    return _uri_parts(parse_settings(uri))
+
+
+def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
+    credentials = settings.credentials
+    return {
+        "nodelist": list(settings.seeds),
+        "username": None if credentials is None else credentials.username,
+        "password": None if credentials is None else credentials.password,
+        "database": settings.database,
+        "collection": None,
+        "options": dict(settings.options),
+        "fqdn": settings.fqdn,
+    }
 
 
 def _nothing(_result: object) -> None:

@@ -270,6 +270,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     :ivar max_message_size: bytes; a longer message from the server closes the connection.
     :ivar compressor: what the handshake agreed on, or ``None``.
     :ivar last_write: the reply to the last write command of the driver's, kept for :meth:`get_last_error`.
+    :ivar uri: the connection string of its client in parts, once ``getprotocols()`` has given it out.
     :ivar seconds: the clock.
     :ivar last_received_at: when bytes last came, on that clock.
     :ivar lost_hook: called once with the Failure of ``connectionLost``, after every waiter has failed.
@@ -281,6 +282,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     max_bson_size: int | None = None
     max_write_batch_size: int | None = None
     last_write: Mapping[str, Any] | None = None
+    uri: Mapping[str, Any] | None = None
     compressor: Any = None
     lost_hook: Callable[[Failure], None] | None = None
     late_reply_hook: Callable[[], None] | None = None

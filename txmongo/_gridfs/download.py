@@ -30,7 +30,7 @@ _BATCH_BYTES = 2 * 1024 * 1024
 class ChunkReader:
     """The chunks of one file, in order from any one on.
 
-    While one batch is used up, the next is on its way. A cursor that the server has dropped, since nobody read for ten
+    While one batch is used up, the next is on its way, unless a single chunk is as large as a batch. A cursor that the server has dropped, since nobody read for ten
     minutes, is opened again where it was.
     """
 
@@ -40,6 +40,8 @@ class ChunkReader:
         self._layout = layout
         self._session = session
         self._batch_length = chunks_of(_BATCH_BYTES, layout.chunk_size)
+        # Chunks that are as large as a batch take enough memory one by one.
+        self._reads_ahead = layout.chunk_size < _BATCH_BYTES
         self._cursor: Cursor[Any] | None = None
         self._came: deque[Any] = deque()
         self._coming = False
@@ -71,7 +73,7 @@ class ChunkReader:
         data = self._layout.data_of(self.number, document)
         self._came.popleft()
         self.number += 1
-        if not self._came:
+        if not self._came and self._reads_ahead:
             self._read_ahead()
         return data
 

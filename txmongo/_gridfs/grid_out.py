@@ -7,6 +7,7 @@ and "Partial file retrieval".
 from __future__ import annotations
 
 import datetime
+import io
 import os
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
@@ -322,13 +323,18 @@ class GridOut:
         layout = await self._laid_out()
         position = self._position
         end = layout.length if size < 0 else min(layout.length, position + size)
-        pieces: list[bytes] = []
+        # Chunks are copied one by one as they come: a list of them would take the memory of the result once more.
+        gathered: io.BytesIO | None = None
+        piece = b""
         while position < end:
             piece = await self._from_chunk(position, end)
-            pieces.append(piece)
             position += len(piece)
+            if gathered is None and position < end:
+                gathered = io.BytesIO()
+            if gathered is not None:
+                gathered.write(piece)
         self._position = max(position, self._position)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return piece if gathered is None else gathered.getvalue()
 
     async def _read_chunk(self) -> bytes:
         layout = await self._laid_out()

@@ -30,8 +30,8 @@ _BATCH_BYTES = 2 * 1024 * 1024
 class ChunkReader:
     """The chunks of one file, in order from any one on.
 
-    While one batch is used up, the next is on its way, unless a single chunk is as large as a batch. A cursor that the server has dropped, since nobody read for ten
-    minutes, is opened again where it was.
+    While one batch is used up, the next is on its way, unless a single chunk is as large as a batch. A cursor that the
+    server has dropped, since nobody read for ten minutes, is opened again where it was.
     """
 
     def __init__(self, chunks: Collection[Any], file_id: Any, layout: Layout, session: Any = None) -> None:
@@ -73,8 +73,7 @@ class ChunkReader:
         data = self._layout.data_of(self.number, document)
         self._came.popleft()
         self.number += 1
-        if not self._came and self._reads_ahead:
-            self._read_ahead()
+        self._read_ahead()
         return data
 
     async def check_end(self) -> None:
@@ -108,7 +107,7 @@ class ChunkReader:
                 self._open()
             elif self._cursor.exhausted and not self._coming:
                 return None
-            self._read_ahead()
+            self._ask()
             if self._coming:
                 await self._arrived.wait()
         return self._came[0]
@@ -129,6 +128,11 @@ class ChunkReader:
         self._cursor = self._chunks.find(query, sort=[("n", 1)], batch_size=self._batch_length, session=self._session)
 
     def _read_ahead(self) -> None:
+        """Ask for the next batch while one is used up: no more than two are in memory, and one on its way."""
+        if self._reads_ahead and len(self._came) <= self._batch_length:
+            self._ask()
+
+    def _ask(self) -> None:
         """Ask for the next batch, if there may be one that nobody asked for yet."""
         cursor = self._cursor
         if cursor is None or self._coming or self._failure is not None or cursor.exhausted:
@@ -145,6 +149,7 @@ class ChunkReader:
         else:
             self._came.extend(result)
             self._fruitful = self._fruitful or bool(result)
+            self._read_ahead()
         self._arrived.fire()
 
     def _drop(self) -> Deferred[None]:

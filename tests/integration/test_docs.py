@@ -225,6 +225,7 @@ class BlockTests(TestCase):
             "indexes",
             "logging",
             "sessions",
+            "gridfs",
             "testing",
             "wire",
         }

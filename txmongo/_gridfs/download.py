@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from txmongo._deferreds import Broadcast
 from txmongo._gridfs.errors import CorruptGridFile
 from txmongo._gridfs.layout import Layout, chunks_of
+from txmongo._gridfs.times import UNLIMITED, Times
 from txmongo.errors import CursorNotFound
 
 if TYPE_CHECKING:
@@ -34,11 +35,19 @@ class ChunkReader:
     server has dropped, since nobody read for ten minutes, is opened again where it was.
     """
 
-    def __init__(self, chunks: Collection[Any], file_id: Any, layout: Layout, session: Any = None) -> None:
+    def __init__(
+        self,
+        chunks: Collection[Any],
+        file_id: Any,
+        layout: Layout,
+        session: Any = None,
+        times: Times = UNLIMITED,
+    ) -> None:
         self._chunks = chunks
         self._file_id = file_id
         self._layout = layout
         self._session = session
+        self._times = times
         self._batch_length = chunks_of(_BATCH_BYTES, layout.chunk_size)
         # Chunks that are as large as a batch take enough memory one by one.
         self._reads_ahead = layout.chunk_size < _BATCH_BYTES
@@ -125,7 +134,13 @@ class ChunkReader:
         if self.number:
             query["n"] = {"$gte": self.number}
         self._fruitful = False
-        self._cursor = self._chunks.find(query, sort=[("n", 1)], batch_size=self._batch_length, session=self._session)
+        self._cursor = self._chunks.find(
+            query,
+            sort=[("n", 1)],
+            batch_size=self._batch_length,
+            session=self._session,
+            **self._times.left(),
+        )
 
     def _read_ahead(self) -> None:
         """Ask for the next batch while one is used up: no more than two are in memory, and one on its way."""

@@ -11,27 +11,16 @@ from pymongo.results import DeleteResult
 from twisted.internet.defer import Deferred
 
 from txmongo._gridfs.collections import BucketCollections
-from txmongo._gridfs.errors import NoFile
-from txmongo._gridfs.grid_in import GridIn
+from txmongo._gridfs.finding import find_file, revision_order
+from txmongo._gridfs.grid_in import GridIn, store
 from txmongo._gridfs.grid_out import GridOut
 from txmongo._gridfs.indexes import CHUNKS_INDEX, FILES_INDEX
 from txmongo._gridfs.sources import check_source
+from txmongo._gridfs.times import Times
 from txmongo._ops.arguments import index_name
 from txmongo.database import Database
 
-__all__ = ["GridFS", "revision_order"]
-
-
-def revision_order(revision: Any, argument: str) -> tuple[list[tuple[str, int]], int]:
-    """How to find a revision among the files of one name: their order, and how many to skip.
-
-    :raises TypeError: the revision is not an int.
-    """
-    if not isinstance(revision, int) or isinstance(revision, bool):
-        raise TypeError(f"{argument} must be an int, not {type(revision).__name__}")
-    if revision < 0:
-        return [("uploadDate", -1)], -revision - 1
-    return [("uploadDate", 1)], revision
+__all__ = ["GridFS"]
 
 
 class GridFS:
@@ -91,7 +80,7 @@ class GridFS:
         :raises ValueError: the chunk size is less than one byte.
         """
         check_source(data, kwargs.get("encoding"))
-        return Deferred.fromCoroutine(_stored(self.new_file(**kwargs), data))
+        return Deferred.fromCoroutine(store(self.new_file(**kwargs), data))
 
     def delete(self, file_id: Any) -> Deferred[list[tuple[bool, DeleteResult]]]:
         """Delete a file; that there is none is no error. Who is reading it meanwhile finds it corrupt.
@@ -104,9 +93,10 @@ class GridFS:
 
     async def _delete(self, file_id: Any) -> list[tuple[bool, DeleteResult]]:
         bucket = self._bucket
+        times = Times.begin(bucket.files, {})
         # In this order: a file without all its chunks is not to be seen.
-        file = await bucket.files.delete_one({"_id": {"$eq": file_id}})
-        chunks = await bucket.chunks.delete_many({"files_id": {"$eq": file_id}})
+        file = await bucket.files.delete_one({"_id": {"$eq": file_id}}, **times.left())
+        chunks = await bucket.chunks.delete_many({"files_id": {"$eq": file_id}}, **times.left())
         return [(True, file), (True, chunks)]
 
     # --- reading ---
@@ -118,8 +108,7 @@ class GridFS:
         :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
             if there is no such file.
         """
-        found = self._bucket.files.find_one({"_id": {"$eq": file_id}})
-        return found.addCallback(self._opened, f"no file in gridfs with _id {file_id!r}")
+        return self._open({"_id": {"$eq": file_id}}, f"no file in gridfs with _id {file_id!r}")
 
     def get_version(self, filename: str | None = None, version: int = -1) -> Deferred[GridOut]:
         """Open one of the files of a name.
@@ -132,8 +121,8 @@ class GridFS:
         :raises TypeError: ``version`` is not an int.
         """
         order, skip = revision_order(version, "version")
-        found = self._bucket.files.find_one({"filename": filename}, sort=order, skip=skip)
-        return found.addCallback(self._opened, f"no version {version} for filename {filename!r}")
+        missing = f"no version {version} for filename {filename!r}"
+        return self._open({"filename": filename}, missing, sort=order, skip=skip)
 
     def get_last_version(self, filename: str | None) -> Deferred[GridOut]:
         """Open the file of a name that was stored last.
@@ -142,8 +131,8 @@ class GridFS:
         :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
             if there is no file of that name.
         """
-        found = self._bucket.files.find_one({"filename": filename}, sort=[("uploadDate", -1)])
-        return found.addCallback(self._opened, f"no file in gridfs with filename {filename!r}")
+        missing = f"no file in gridfs with filename {filename!r}"
+        return self._open({"filename": filename}, missing, sort=[("uploadDate", -1)])
 
     def list(self) -> Deferred[list[str]]:
         """The names of all files, each once.
@@ -161,14 +150,5 @@ class GridFS:
         """
         return self._bucket.files.count_documents({"filename": filename})
 
-    def _opened(self, document: Any, missing: str) -> GridOut:
-        if document is None:
-            raise NoFile(missing)
-        return GridOut._in(self._bucket, document)
-
-
-async def _stored(grid_in: GridIn, data: Any) -> Any:
-    """Write all of a file; the outcome is its ``_id``."""
-    async with grid_in:
-        await grid_in.write(data)
-    return grid_in._id
+    def _open(self, query: dict[str, Any], missing: str, **options: Any) -> Deferred[GridOut]:
+        return find_file(self._bucket, query, missing, Times.begin(self._bucket.files, {}), **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,13 +20,16 @@ from twisted.python.failure import Failure
 from txmongo._gridfs.collections import BucketCollections
 from txmongo._gridfs.layout import DEFAULT_CHUNK_SIZE, check_chunk_size
 from txmongo._gridfs.sources import as_bytes, check_source, is_stream, read_from
+from txmongo._gridfs.times import Times
 from txmongo._gridfs.turns import Turns
 from txmongo._gridfs.upload import ChunkWriter, single_error
 from txmongo.errors import InvalidOperation
 
-__all__ = ["GridIn"]
+__all__ = ["GridIn", "store"]
 
 _log = Logger(namespace="txmongo.gridfs")
+
+_NO_TIMING: Mapping[str, Any] = {}
 
 #: Other names of keywords.
 _KEYWORDS = {"content_type": "contentType", "chunk_size": "chunkSize"}
@@ -47,13 +50,16 @@ class _State(enum.Enum):
 
 
 class GridIn:
-    """A file that is being written. :meth:`GridFS.new_file` makes it.
+    """A file that is being written. :meth:`GridFSBucket.open_upload_stream` and :meth:`GridFS.new_file` make it.
 
     Calls are carried out in the order in which they are made, awaited or not. Wait for :meth:`write` where much is
     written: it fires when there is room again for more.
 
     ``async with`` closes the file, or gives it up if the block raises. ``with`` closes it in any case, without waiting:
     ``yield grid_in.close()`` after it tells how that ended.
+
+    With ``timeoutMS`` the time is for the file as a whole, from its making to the end of :meth:`close`. It does not end
+    the wait for a source that is read from.
 
     What a keyword has given is an attribute too, and until the file is closed any other attribute that is set becomes a
     field of the file's document.
@@ -76,21 +82,27 @@ class GridIn:
     _encoding: str | None
     _state: _State
     _turns: Turns
+    _times: Times
     _prepared: bool
     _writer: ChunkWriter
 
     def __init__(self, root_collection: Any, session: Any = None, **kwargs: Any) -> None:
-        self._begin(BucketCollections.of(root_collection), session, kwargs)
+        self._begin(BucketCollections.of(root_collection), session, kwargs, {})
 
     @classmethod
-    def _in(cls, bucket: BucketCollections, session: Any, fields: dict[str, Any]) -> Self:
+    def _in(
+        cls, bucket: BucketCollections, session: Any, fields: dict[str, Any], timing: Mapping[str, Any] = _NO_TIMING
+    ) -> Self:
         """A new file in a bucket whose indexes may have been looked at already."""
         grid_in = cls.__new__(cls)
-        grid_in._begin(bucket, session, fields)
+        grid_in._begin(bucket, session, fields, timing)
         return grid_in
 
-    def _begin(self, bucket: BucketCollections, session: Any, fields: dict[str, Any]) -> None:
+    def _begin(
+        self, bucket: BucketCollections, session: Any, fields: dict[str, Any], timing: Mapping[str, Any]
+    ) -> None:
         bucket.check_session(session)
+        times = Times.begin(bucket.files, timing)
         md5 = not fields.pop("disable_md5", bucket.disable_md5)
         for alias, name in _KEYWORDS.items():
             if alias in fields:
@@ -102,8 +114,8 @@ class GridIn:
             raise TypeError(f"encoding must be a str, not {type(encoding).__name__}")
         set_own = self.__dict__.update
         set_own(_file=document, _bucket=bucket, _session=session, _encoding=encoding, _state=_State.OPEN)
-        set_own(_turns=Turns(), _prepared=False)
-        set_own(_writer=ChunkWriter(bucket.chunks, document["_id"], document["chunkSize"], session, md5=md5))
+        set_own(_turns=Turns(), _times=times, _prepared=False)
+        set_own(_writer=ChunkWriter(bucket.chunks, document["_id"], document["chunkSize"], session, times, md5=md5))
 
     # --- what it is ---
 
@@ -291,7 +303,7 @@ class GridIn:
     async def _prepare(self) -> None:
         """See that the bucket has its indexes, before the first write."""
         if not self._prepared:
-            await self._bucket.indexes.ensure(self._session)
+            await self._bucket.indexes.ensure(self._session, self._times)
             self._prepared = True
 
     def _check_open(self) -> None:
@@ -332,7 +344,7 @@ class GridIn:
         if digest is not None:
             self._file["md5"] = digest
         try:
-            await self._bucket.files.insert_one(self._file, session=self._session)
+            await self._bucket.files.insert_one(self._file, session=self._session, **self._times.left())
         except Exception as error:
             raise single_error(error) from None
 
@@ -353,7 +365,8 @@ class GridIn:
         self._writer.fail(InvalidOperation("the file was given up by abort()"))
         await self._writer.settle()
         if self._prepared:
-            await self._bucket.chunks.delete_many({"files_id": {"$eq": self._id}}, session=self._session)
+            query = {"files_id": {"$eq": self._id}}
+            await self._bucket.chunks.delete_many(query, session=self._session, **self._times.left())
 
     async def _give_up_because(self, error: BaseException) -> None:
         """Abort; what goes wrong with that is less than what went wrong before.
@@ -388,3 +401,10 @@ class GridIn:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def store(grid_in: GridIn, data: Any) -> Any:
+    """Write all of a file; the outcome is its ``_id``."""
+    async with grid_in:
+        await grid_in.write(data)
+    return grid_in._id

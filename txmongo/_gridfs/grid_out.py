@@ -19,6 +19,7 @@ from txmongo._gridfs.collections import BucketCollections
 from txmongo._gridfs.download import ChunkReader
 from txmongo._gridfs.errors import NoFile
 from txmongo._gridfs.layout import Layout, position_after_seek
+from txmongo._gridfs.times import Times
 from txmongo._gridfs.turns import Turns
 from txmongo.collection import Collection
 from txmongo.errors import InvalidOperation
@@ -29,10 +30,12 @@ _NOWHERE = -1
 
 
 class GridOut:
-    """A stored file, for reading. :class:`GridFS` makes it.
+    """A stored file, for reading. :class:`GridFSBucket` and :class:`GridFS` make it.
 
     Calls are carried out in the order in which they are made, awaited or not. ``async for`` gives the lines that are
     left; ``async with`` closes the file at its end; ``iter()`` gives a :class:`GridOutIterator` over the chunks.
+
+    With ``timeoutMS`` the time is for the file as a whole, from the call that has opened it to its last read.
 
     Every field of the file's document is an attribute, and each is read-only.
 
@@ -56,20 +59,26 @@ class GridOut:
         document = file_document if doc is None else doc
         if document is not None and not isinstance(document, Mapping):
             raise TypeError(f"doc must be a mapping, not {type(document).__name__}")
-        self._begin(BucketCollections.of(root_collection), document, file_id, session)
+        bucket = BucketCollections.of(root_collection)
+        self._begin(bucket, document, file_id, session, Times.begin(bucket.files, {}))
 
     @classmethod
-    def _in(cls, bucket: BucketCollections, document: Any, session: Any = None, *, file_id: Any = None) -> Self:
+    def _in(cls, bucket: BucketCollections, document: Any, session: Any = None, times: Times | None = None) -> Self:
+        """A file of a bucket whose document was found.
+
+        :param times: of the call that has found it, which is that of the file too.
+        """
         grid_out = cls.__new__(cls)
-        grid_out._begin(bucket, document, file_id, session)
+        grid_out._begin(bucket, document, None, session, times or Times.begin(bucket.files, {}))
         return grid_out
 
-    def _begin(self, bucket: BucketCollections, document: Any, file_id: Any, session: Any) -> None:
+    def _begin(self, bucket: BucketCollections, document: Any, file_id: Any, session: Any, times: Times) -> None:
         bucket.check_session(session)
         self._bucket = bucket
         self._file: Any = document
         self._file_id = file_id
         self._session = session
+        self._times = times
         self._turns = Turns()
         self._position = 0
         self._layout: Layout | None = None
@@ -89,7 +98,7 @@ class GridOut:
     async def _open(self) -> None:
         if self._file is None:
             query = {"_id": {"$eq": self._file_id}}
-            document = await self._bucket.files.find_one(query, session=self._session)
+            document = await self._bucket.files.find_one(query, session=self._session, **self._times.left())
             if document is None:
                 raise NoFile(f"no file in gridfs with _id {self._file_id!r}")
             self._file = document
@@ -385,7 +394,7 @@ class GridOut:
         layout = await self._laid_out()
         reader = self._reader
         if reader is None:
-            reader = ChunkReader(self._bucket.chunks, self._id, layout, self._session)
+            reader = ChunkReader(self._bucket.chunks, self._id, layout, self._session, self._times)
             if self._closed:
                 raise CancelledError
             self._reader = reader
@@ -417,7 +426,7 @@ class GridOutIterator:
         if not isinstance(chunks, Collection):
             raise TypeError(f"chunks must be a Collection, not {type(chunks).__name__}")
         self._layout = Layout.of(grid_out._file or {})
-        self._reader = ChunkReader(_plain(chunks), grid_out._id, self._layout, grid_out._session)
+        self._reader = ChunkReader(_plain(chunks), grid_out._id, self._layout, grid_out._session, grid_out._times)
         self._turns = Turns()
         self._asked = 0
 

@@ -10,6 +10,7 @@ from typing import Any
 from pymongo.read_preferences import ReadPreference
 from twisted.internet.defer import Deferred
 
+from txmongo._gridfs.times import UNLIMITED, Times
 from txmongo._gridfs.turns import Turns
 from txmongo.collection import Collection
 
@@ -37,22 +38,22 @@ class BucketIndexes:
         self._turns = Turns()
         self.ready = False
 
-    def ensure(self, session: Any = None) -> Deferred[None]:
+    def ensure(self, session: Any = None, times: Times = UNLIMITED) -> Deferred[None]:
         """Make the indexes if the bucket is empty and they are not there.
 
+        :param times: of whoever is about to write.
         :returns: a Deferred that fires with ``None``; it fails as the commands that this takes.
         """
-        return self._turns.take(self._ensure, session)
+        return self._turns.take(self._ensure, session, times)
 
-    async def _ensure(self, session: Any) -> None:
+    async def _ensure(self, session: Any, times: Times) -> None:
         if self.ready:
             return
-        if await self._files.find_one({}, {"_id": 1}, session=session) is None:
-            await self._make(self._files, FILES_INDEX, session, unique=False)
-            await self._make(self._chunks, CHUNKS_INDEX, session, unique=True)
+        if await self._files.find_one({}, {"_id": 1}, session=session, **times.left()) is None:
+            await self._make(self._files, FILES_INDEX, session, times)
+            await self._make(self._chunks, CHUNKS_INDEX, session, times, unique=True)
         self.ready = True
 
-    async def _make(self, collection: Collection[Any], keys: Any, session: Any, *, unique: bool) -> None:
-        if not has_index(await collection.list_indexes(session), keys):
-            options = {"unique": True} if unique else {}
-            await collection.create_index(keys, session, **options)
+    async def _make(self, collection: Collection[Any], keys: Any, session: Any, times: Times, **options: Any) -> None:
+        if not has_index(await collection.list_indexes(session, **times.left()), keys):
+            await collection.create_index(keys, session, **options, **times.left())

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txmongo._deferreds import Broadcast
 from txmongo._gridfs.errors import FileExists
 from txmongo._gridfs.layout import chunks_of
+from txmongo._gridfs.times import UNLIMITED, Times
 from txmongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError
 
 if TYPE_CHECKING:
@@ -58,12 +59,20 @@ class ChunkWriter:
     """
 
     def __init__(
-        self, chunks: Collection[Any], file_id: Any, chunk_size: int, session: Any = None, *, md5: bool = False
+        self,
+        chunks: Collection[Any],
+        file_id: Any,
+        chunk_size: int,
+        session: Any = None,
+        times: Times = UNLIMITED,
+        *,
+        md5: bool = False,
     ) -> None:
         self._chunks = chunks
         self._file_id = file_id
         self._chunk_size = chunk_size
         self._session = session
+        self._times = times
         self._md5: Any = hashlib.md5(usedforsecurity=False) if md5 else None
         self._batch_length = chunks_of(BATCH_BYTES, chunk_size)
         # Operations of one session go one after another; and a single large chunk may be as large as several batches.
@@ -162,7 +171,7 @@ class ChunkWriter:
             await self._landed.wait()
         self._check()
         batch, self._batch = self._batch, []
-        storing = self._chunks.insert_many(batch, session=self._session)
+        storing = self._chunks.insert_many(batch, session=self._session, **self._times.left())
         self._in_flight.add(storing)
         storing.addBoth(self._stored, storing)
 

@@ -17,6 +17,7 @@ from tests.conformance.unified.failures import FormatError
 from tests.conformance.unified.logs import LogCollector, client_options
 from tests.conformance.unified.matcher import type_name
 from tests.conformance.unified.waiting import settle, within
+from txmongo.gridfs import GridFSBucket
 from txmongo.sessions import TransactionOptions
 
 __all__ = [
@@ -221,7 +222,7 @@ class Makings:
     clock: Any
     pipelining: bool = True
     heartbeat_frequency_ms: int | None = None
-    make_bucket: Callable[..., Any] | None = None
+    make_bucket: Callable[..., Any] = GridFSBucket
     make_transaction_options: Callable[..., Any] = TransactionOptions
 
 
@@ -353,8 +354,6 @@ async def _make_session(entities: EntityMap, spec: Mapping[str, Any], makings: M
 async def _make_bucket(entities: EntityMap, spec: Mapping[str, Any], makings: Makings) -> Any:
     arguments.take(spec, "id database", "bucketOptions")
     database = entities.get(spec["database"], "database")
-    if makings.make_bucket is None:
-        raise FormatError("there are no buckets yet")
     options = arguments.take(
         spec.get("bucketOptions", {}), "", "bucketName chunkSizeBytes readConcern readPreference writeConcern"
     )

@@ -73,6 +73,7 @@ FIND = (
     "sort skip limit batchSize collation comment hint let max min projection returnKey showRecordId allowDiskUse "
     "session cursorType maxAwaitTimeMS maxTimeMS timeoutMode allowPartialResults noCursorTimeout oplogReplay"
 )
+BUCKET_FIND = "allowDiskUse batchSize limit maxTimeMS noCursorTimeout skip sort"
 CHANGE_STREAM = (
     "fullDocument fullDocumentBeforeChange resumeAfter startAfter startAtOperationTime batchSize collation comment "
     "session showExpandedEvents maxAwaitTimeMS"
@@ -182,6 +183,11 @@ async def _download(context: OperationContext, bucket: Any, keywords: dict[str, 
 async def _download_by_name(context: OperationContext, bucket: Any, keywords: dict[str, Any]) -> bytes:
     stream = await bucket.open_download_stream_by_name(**keywords)
     return bytes(await settle(stream.read()))
+
+
+async def _find_files(context: OperationContext, bucket: Any, keywords: dict[str, Any]) -> list[Any]:
+    # The format compares documents; the driver gives the files themselves.
+    return [grid_out._file for grid_out in await settle(bucket.find(**keywords))]
 
 
 AGGREGATE = Method(
@@ -313,7 +319,7 @@ BUCKET: dict[str, Method] = {
     "download": Method("", "id", renamed={"id": "file_id"}, function=_download),
     "downloadByName": Method("", "filename", "revision", function=_download_by_name),
     "drop": Method("drop"),
-    "find": Method("find", "filter", roots=True),
+    "find": Method("", "filter", BUCKET_FIND, roots=True, function=_find_files),
     "rename": Method("rename", "id newFilename", renamed={"id": "file_id"}),
     "renameByName": Method("rename_by_name", "filename newFilename"),
     "upload": Method(

@@ -46,11 +46,15 @@ class Extent:
 
     def operations(self, full: int) -> int:
         """How many operations of a task's iteration are done."""
-        return full if full <= _FEW else max(_FEW, int(full * self.scale) // 2 * 2)
+        return full if full <= _FEW else max(4, int(full * self.scale) // 2 * 2)
+
+    def count(self, full: int) -> int:
+        """How many connections, operations or cursors are there at once."""
+        return min(full, max(50, int(full * self.scale)))
 
 
 FULL = Extent(rounds=5, seconds=1.0, iteration_seconds=3.0, scale=1.0)
-QUICK = Extent(rounds=1, seconds=0.2, iteration_seconds=0.1, scale=0.05)
+QUICK = Extent(rounds=1, seconds=0.15, iteration_seconds=0.1, scale=0.05)
 
 
 class Run:
@@ -116,6 +120,7 @@ class Run:
             "parts": sorted(parts),
             "uri": self._servers.uri("plain"),
             "folder": str(cache_folder() / "data"),
+            "tweets": self._extent.operations(10_000),
             "json_files": self._extent.operations(100) if "json_export" in scripts else 0,
             "binary_files": self._extent.operations(50) if "gridfs_multi_download" in scripts else 0,
             "gridfs_bytes": data.GRIDFS_BYTES,
@@ -168,9 +173,9 @@ class Run:
         seconds = self._extent.seconds
         if "operations" in parameters:
             seconds = self._extent.iteration_seconds
-        for name in ("operations", "count"):
-            if name in parameters:
-                parameters[name] = self._extent.operations(parameters[name])
+            parameters["operations"] = self._extent.operations(parameters["operations"])
+        if "count" in parameters:
+            parameters["count"] = self._extent.count(parameters["count"])
         uri = self._servers.uri(task.server)
         if task.options:
             uri += ("&" if "?" in uri else "?") + "&".join(f"{name}={value}" for name, value in task.options.items())

@@ -38,8 +38,8 @@ def _micro(client: Any, request: dict[str, Any]) -> None:
 
 def _specification(client: Any, request: dict[str, Any]) -> None:
     database, tweet = client[SPECIFICATION], data.tweet()
-    database.by_id.insert_many([{**tweet, "_id": number} for number in range(1, MANY + 1)])
-    database.all.insert_many([dict(tweet) for _ in range(MANY)])
+    database.by_id.insert_many([{**tweet, "_id": number} for number in range(1, request["tweets"] + 1)])
+    database.all.insert_many([dict(tweet) for _ in range(request["tweets"])])
     lines = [data.line(number) for number in range(data.FILE_LINES)]
     ids = itertools.count()
     for _ in range(request["json_files"]):

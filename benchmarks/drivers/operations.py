@@ -85,7 +85,7 @@ async def slow_beside_fast(driver: Driver, request: dict[str, Any]) -> dict[str,
         await driver.find_one(collection, {"_id": 1, "$where": f"sleep({slow_ms}) || true"})
         return []
 
-    alone = await _latencies(driver, collection, request["readers"], slow_ms / 1000)
+    alone = await _latencies(driver, collection, request["readers"], min(slow_ms / 1000, 5 * request["seconds"]))
     beside = await _latencies(driver, collection, request["readers"], slow_ms / 1000, slow())
     p99, p99_alone = figures.percentile(beside, 99), figures.percentile(alone, 99)
     return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bson.codec_options import CodecOptions
@@ -15,6 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.son import SON
 from pymongo.write_concern import WriteConcern
 from twisted.internet import defer, reactor, task
+from twisted.trial.unittest import SkipTest
 
 from tests.integration.servers import CollectionTestCase
 from txmongo.connection import ConnectionPool
@@ -62,6 +66,12 @@ class GridFSTestCase(CollectionTestCase):
         await self.client.drop_database(self.db)
         self.fs = GridFS(self.db)
         self.commands.sent.clear()
+
+    async def open_cursors(self) -> int:
+        """How many the server has; one whose connection was lost stays with it for a while."""
+        status = await self.client.admin.command("serverStatus")
+        found: int = status["metrics"]["cursor"]["open"]["total"]
+        return found
 
     async def chunks(self, file_id: Any) -> list[bytes]:
         """The data of a file's chunks."""
@@ -645,6 +655,7 @@ class GridOutTests(GridFSTestCase):
 
     async def test_close(self) -> None:
         """A file that is closed reads no more; its cursor is closed, and who waits is told."""
+        before = await self.open_cursors()
         grid_out = await self.opened(bytes(8 * MEGABYTE), MEGABYTE)
         await grid_out.read(1)
         reading = grid_out.read()
@@ -655,14 +666,8 @@ class GridOutTests(GridFSTestCase):
         for method in (grid_out.read, grid_out.readline, grid_out.readlines, grid_out.readchunk):
             self.assertRaises(ValueError, method)
         self.assertRaises(ValueError, grid_out.seek, 0)
-        await self.no_cursors()
-
-    async def no_cursors(self) -> None:
-        """Wait until the server has no open cursor."""
-        while True:
-            status = await self.client.admin.command("serverStatus")
-            if not status["metrics"]["cursor"]["open"]["total"]:
-                return
+        while await self.open_cursors() > before:
+            pass
 
     async def test_with(self) -> None:
         """``async with`` and ``with`` close the file at their end."""
@@ -675,10 +680,12 @@ class GridOutTests(GridFSTestCase):
 
     async def test_dropped(self) -> None:
         """A file that is forgotten half-read leaves no cursor on the server."""
+        before = await self.open_cursors()
         grid_out: Any = await self.opened(bytes(8 * MEGABYTE), MEGABYTE)
         await grid_out.read(1)
         del grid_out
-        await self.no_cursors()
+        while await self.open_cursors() > before:
+            pass
 
     async def test_cancelled_read(self) -> None:
         """A read that is cancelled moves nothing, and the next one works."""
@@ -802,3 +809,89 @@ class FixedPoolTests(GridFSTestCase):
         content = os.urandom(6 * MEGABYTE)
         file_id = await fs.put(content)
         self.assertEqual(await (await fs.get(file_id)).read(), content)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def forget_peak() -> None:
+    """Let the peak be what is in memory now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        raise SkipTest("this system does not tell how much memory was used") from None
+
+
+def peak() -> int:
+    """The most bytes of this process that were in memory since."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * KILOBYTE
+
+
+class Endless:
+    """A source of so many bytes that are never in memory together."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        """The next ones."""
+        size = min(size, self._left)
+        self._left -= size
+        return bytes(size)
+
+
+class MemoryTests(GridFSTestCase):
+    """A file that is streamed goes through little memory, however large it is."""
+
+    size = 64 * MEGABYTE
+    #: 16 MB and two chunks.
+    allowed = 16 * MEGABYTE + 2 * 255 * KILOBYTE
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """Once there and back, so that what is only made once is there; nobody keeps the commands."""
+        await super().setUp()
+        client: ConnectionPool[Any] = ConnectionPool(self.uri)
+        self.addCleanup(client.disconnect)
+        self.fs = GridFS(client.txmongo_tests)
+        await (await self.fs.get(await self.fs.put(bytes(4 * MEGABYTE)))).read()
+        gc.collect()
+        forget_peak()
+        self.before = resident()
+
+    def check(self) -> None:
+        """Look at the peak."""
+        self.assertLess(peak() - self.before, self.allowed)
+
+    async def test_in(self) -> None:
+        """The peak while a file is stored is bounded."""
+        await self.fs.put(Endless(self.size))
+        self.check()
+
+    async def test_out(self) -> None:
+        """The peak while a file is read is bounded, by pieces of any size and by chunks."""
+        file_id = await self.fs.put(Endless(self.size))
+        for size in (10_000, MEGABYTE):
+            grid_out = await self.fs.get(file_id)
+            read = 0
+            while piece := await grid_out.read(size):
+                read += len(piece)
+            self.assertEqual(read, self.size)
+        read = 0
+        async for chunk in iter(grid_out):
+            read += len(chunk)
+        self.assertEqual(read, self.size)
+        self.check()
+
+    async def test_slow_reader(self) -> None:
+        """Who stops reading is not sent all the rest."""
+        grid_out = await GridFS(self.db).get(await self.fs.put(Endless(self.size)))
+        self.addCleanup(grid_out.close)
+        await grid_out.read(1)
+        self.commands.sent.clear()
+        await task.deferLater(reactor, 0.3)  # type: ignore[arg-type]  # nothing is to happen in that time
+        self.assertLess(len(self.commands.sent), 3)
+        self.check()

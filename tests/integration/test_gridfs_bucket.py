@@ -163,8 +163,12 @@ class DownloadTests(BucketTestCase):
             def write(self, data: bytes) -> None:
                 raise OSError
 
+        async def open_cursors() -> int:
+            return int((await self.client.admin.command("serverStatus"))["metrics"]["cursor"]["open"]["total"])
+
+        before = await open_cursors()
         await self.failure(self.bucket.download_to_stream(file_id, Destination()), OSError)
-        while (await self.client.admin.command("serverStatus"))["metrics"]["cursor"]["open"]["total"]:
+        while await open_cursors() > before:
             pass
 
     async def test_find(self) -> None:

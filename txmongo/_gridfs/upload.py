@@ -29,6 +29,8 @@ __all__ = ["BATCH_BYTES", "ChunkWriter", "single_error"]
 BATCH_BYTES = 1024 * 1024
 #: How many such commands are on their way at once: one is written while the server carries another out.
 _BATCHES_IN_FLIGHT = 3
+#: A chunk larger than that is stored before the next is gathered: each stands in memory three times while it is sent.
+_TOO_LARGE_TO_OVERLAP = 4 * BATCH_BYTES
 
 
 def single_error(error: BaseException) -> BaseException:
@@ -174,6 +176,8 @@ class ChunkWriter:
         storing = self._chunks.insert_many(batch, session=self._session, **self._times.left())
         self._in_flight.add(storing)
         storing.addBoth(self._stored, storing)
+        if self._chunk_size > _TOO_LARGE_TO_OVERLAP:
+            await self.settle()
 
     def _stored(self, result: Any, storing: Deferred[Any]) -> None:
         self._in_flight.discard(storing)

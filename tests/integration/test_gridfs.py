@@ -413,6 +413,13 @@ class GridInTests(GridFSTestCase):
         await grid_in.abort()
         self.assertEqual(await self.chunks(grid_in._id), [])
 
+    async def test_refused_from_source(self) -> None:
+        """When the server refuses a chunk while a source is read, that is the outcome; nothing is deleted."""
+        await self.fs.put(b"")
+        await self.fail_command("insert", errorCode=8000)
+        await self.failure(self.fs.put(Later(bytes(3000)), chunk_size=1), OperationFailure)
+        self.assertNotIn("delete", self.commands.names())
+
     async def test_refused_document(self) -> None:
         """When the server refuses the file's document, closing can be tried again."""
         grid_in = self.fs.new_file(chunk_size=4)
@@ -686,6 +693,14 @@ class GridOutTests(GridFSTestCase):
         del grid_out
         while await self.open_cursors() > before:
             pass
+
+    async def test_close_while_opening(self) -> None:
+        """A file that is closed before its document has come reads nothing."""
+        grid_out = GridOut(self.db.fs, file_id=await self.numbered())
+        reading = grid_out.read()
+        await grid_out.close()
+        await self.failure(reading, defer.CancelledError)
+        self.assertNotIn("fs.chunks", [command.get("find") for command in self.commands.sent])
 
     async def test_cancelled_read(self) -> None:
         """A read that is cancelled moves nothing, and the next one works."""

@@ -376,3 +376,10 @@ class LargeTests(BucketTestCase):
         copy = io.BytesIO()
         await bucket.download_to_stream(file_id, copy)
         self.assertTrue(copy.getvalue() == content)
+
+    async def test_large_chunks(self) -> None:
+        """Chunks that are larger than a batch go and come one by one."""
+        content = os.urandom(12 * MEGABYTE + 5)
+        file_id = await GridFSBucket(self.db).upload_from_stream("large", content, chunk_size_bytes=5 * MEGABYTE)
+        self.assertEqual(await self.db.fs.chunks.count_documents({}), 3)
+        self.assertTrue(await self.content(file_id) == content)

@@ -21,6 +21,7 @@ from txmongo._pymongo import ZlibContext
 from txmongo._wire.decoder import Decoder, decode_message
 from txmongo._wire.envelope import encode_elements
 from txmongo._wire.header import OP_COMPRESSED, next_request_id
+from txmongo._wire.op_compressed import Zlib, compress
 from txmongo._wire.op_legacy import Query, Reply
 from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg, encode_command
 from txmongo.errors import AutoReconnect, DuplicateKeyError, InvalidOperation, OperationFailure, ProtocolError
@@ -33,6 +34,8 @@ from txmongo.protocol import (
     REPLY_QUERY_FAILURE,
     Getmore,
     Insert,
+    KillCursors,
+    MongoAuthenticationError,
     MongoClientProtocol,
     MongoDecoder,
     MongoProtocol,
@@ -454,6 +457,22 @@ class EncodedMsgTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(replies[0]), {"x": 1, "ok": 1.0})
         self.failureResultOf(replies[1], OperationFailure)
 
+    def test_compressed_reply(self) -> None:
+        """A reply that is compressed is read and checked; a late one is dropped."""
+        replies = [self.send() for _ in range(3)]
+        late: list[None] = []
+        replies[1].cancel()
+        replies[2].cancel()
+        self.failureResultOf(replies[1], CancelledError)
+        self.failureResultOf(replies[2], CancelledError)
+        for request, told in zip(written(self.transport), (0, 0, 1), strict=True):
+            if told:
+                self.protocol.late_reply_hook = lambda: late.append(None)
+            self.protocol.dataReceived(compress(answer(request, {"x": 1, "ok": 1.0}), Zlib(-1)))
+            self.assertEqual(len(late), told)
+        self.assertEqual(self.successResultOf(replies[0]), {"x": 1, "ok": 1.0})
+        self.assertEqual(self.protocol.in_flight, 0)
+
     def test_other_kind_of_message(self) -> None:
         """A command that is answered by anything but an OP_MSG fails."""
         reply = self.send()
@@ -714,6 +733,31 @@ class LegacyTests(SynchronousTestCase):
         self.assertEqual((protocol.min_wire_version, protocol.max_wire_version), (0, 17))
         self.assertEqual((protocol.max_bson_size, protocol.max_message_size), (1, 99))
         self.assertEqual(protocol.max_write_batch_size, 1000)
+
+    def test_authentication(self) -> None:
+        """A mechanism that is gone fails at once; a certificate's is one command, a SCRAM begins by asking for it."""
+        protocol, transport = connected()
+        self.failureResultOf(protocol.authenticate_mongo_cr("db", "user", "pencil"), MongoAuthenticationError)
+        self.assertEqual(written(transport), [])
+        done = protocol.authenticate_mongo_x509("$external", "CN=me")
+        [request] = written(transport)
+        command = request.to_dict()
+        self.assertEqual((command["authenticate"], command["mechanism"]), (1, "MONGODB-X509"))
+        protocol.dataReceived(answer(request, {"ok": 1, "dbname": "$external", "user": "CN=me"}))
+        self.assertIs(self.successResultOf(done), True)
+        begun = protocol.authenticate_scram_sha1("db", "user", "pencil")
+        [request] = written(transport)
+        self.assertEqual(request.to_dict()["saslStart"], 1)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(begun, AutoReconnect)
+
+    def test_send(self) -> None:
+        """What is no write leaves the outcome of the last one as it is."""
+        protocol, transport = connected()
+        before = protocol.last_write
+        protocol.send_KILL_CURSORS(KillCursors(cursors=[5]))
+        self.assertEqual(len(written(transport)), 1)
+        self.assertIs(protocol.last_write, before)
 
     def test_overridden_hooks(self) -> None:
         """A subclass that overrides a hook sees each reply before the one who waits for it, by either name."""

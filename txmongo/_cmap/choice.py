@@ -29,6 +29,7 @@ __all__ = [
     "deal",
     "is_bounded",
     "is_stalled",
+    "longest_shared_wait",
     "next_average",
     "to_move",
 ]
@@ -94,7 +95,8 @@ RequestT = TypeVar("RequestT", bound=Request)
 class Limits:
     """The bounds for one server, in seconds.
 
-    :ivar share: a connection whose expected wait is below this is shared before another is opened.
+    :ivar share: a connection whose expected wait is below this is shared before another is opened; see
+        :func:`longest_shared_wait`.
     :ivar stall: a connection is stalled when the server has been at its oldest request for this long.
     :ivar patience: the same for who cannot know whether the reply has come and was not read yet: where the reactor is
         in the midst of its work.
@@ -131,23 +133,38 @@ def is_bounded(in_flight: Iterable[Request], known: Container[str]) -> bool:
     return all(request.bounded and request.service_class in known for request in in_flight)
 
 
+def longest_shared_wait(limits: Limits, service_time: float, connections: int) -> float:
+    """The expected wait in seconds above which another connection is better than sharing one of those there are.
+
+    For what a server does in less than a millisecond, a few connections carry all that this process can send: each
+    further one only makes it, and a busy server, slower. So the more there are, the longer must be the wait that is
+    worth one more: ``2 n - 1`` times as long with ``n``, and half of what makes a stall at the most.
+
+    :param service_time: seconds that the server is expected to need for such a request.
+    :param connections: how many there are.
+    """
+    if service_time >= _SHARE_LIMIT:
+        return limits.share
+    return max(limits.share, min(_SHARE_LIMIT * (2 * connections - 1), limits.stall / 2))
+
+
 def choose_shared(
     connections: Iterable[LoadT],
     request: Request,
     *,
     limits: Limits,
+    longest_wait: float,
     known: Container[str],
-    full: bool,
     now: float,
 ) -> LoadT | None:
     """The connection that a request shares when none is idle: the one with the smallest expected wait.
 
-    :param full: no further connection may be opened. Without that, a wait above ``limits.share`` is not taken, and a
-        request that cannot be moved later goes only behind those that are known to be short.
+    :param longest_wait: seconds of expected wait from which on none is shared; infinite where no further connection may
+        be opened. Else a request that cannot be moved later goes only behind those that are known to be short.
     :returns: ``None`` if the request is to wait for a connection instead.
     """
-    least = math.inf if full else limits.share
-    careful = not (full or request.movable)
+    least = longest_wait
+    careful = not request.movable and longest_wait != math.inf
     stalled_before = now - limits.patience
     best: LoadT | None = None
     for connection in connections:

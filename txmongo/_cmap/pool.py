@@ -320,12 +320,20 @@ class Pool:
             self._retire(connection, ConnectionClosedReason.IDLE)
         if copy or request.exclusive or not self._settings.pipelining:
             return None
+        return self._share(request, now)
+
+    def _share(self, request: CheckOut, now: float) -> Connection | None:
+        """The busy connection that a request goes on; ``None`` if it waits for another one."""
+        limits, longest_wait = self._watch.limits, math.inf
+        if self.total_count < self._max_size:
+            service_time = self._averages.get(request.service_class, choice.UNKNOWN_SERVICE_TIME)
+            longest_wait = choice.longest_shared_wait(limits, service_time, len(self._connections))
         return choice.choose_shared(
             self._connections,
             request,
-            limits=self._watch.limits,
+            limits=limits,
+            longest_wait=longest_wait,
             known=self._averages,
-            full=self.total_count >= self._max_size,
             now=now,
         )
 

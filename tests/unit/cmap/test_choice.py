@@ -43,7 +43,8 @@ def shared(
     limits: Limits = Limits(),  # noqa: B008
 ) -> str | None:
     """The name of the connection that a request shares."""
-    chosen = choice.choose_shared(lines, request or Ask(), limits=limits, known=known, full=full, now=now)
+    longest = math.inf if full else limits.share
+    chosen = choice.choose_shared(lines, request or Ask(), limits=limits, longest_wait=longest, known=known, now=now)
     return None if chosen is None else chosen.name
 
 
@@ -123,6 +124,31 @@ class SharedChoiceTests(SynchronousTestCase):
         else:
             self.assertIn(lines[int(name)], allowed)
             self.assertEqual(lines[int(name)].expected_wait, min(line.expected_wait for line in allowed))
+
+
+class LongestSharedWaitTests(SynchronousTestCase):
+    """How long a wait is worth another connection."""
+
+    def test_one_connection(self) -> None:
+        """With one connection that is a millisecond, however quick the server."""
+        self.assertEqual(choice.longest_shared_wait(Limits(), 0.0001, 1), 0.001)
+        self.assertEqual(choice.longest_shared_wait(Limits(), 0.0001, 0), 0.001)
+
+    def test_quick(self) -> None:
+        """For what is quick it grows with the connections, up to half a stall."""
+        waits = [choice.longest_shared_wait(Limits(), 0.00099, count) for count in (2, 3, 5, 6, 100)]
+        self.assertEqual(waits, [0.003, 0.005, 0.001 * 9, 0.010, 0.010])
+
+    def test_not_quick(self) -> None:
+        """What takes the server a millisecond or more has another connection for itself."""
+        self.assertEqual(choice.longest_shared_wait(Limits(), 0.001, 50), 0.001)
+
+    def test_far_away(self) -> None:
+        """For a server far away it is never below half the way there and back."""
+        limits = Limits.of(0.1, 0.0)
+        self.assertEqual(choice.longest_shared_wait(limits, 0.0001, 1), 0.05)
+        self.assertEqual(choice.longest_shared_wait(limits, 0.0001, 100), 0.1)
+        self.assertEqual(choice.longest_shared_wait(Limits.of(0.0, 0.06), 0.0001, 100), 0.03)
 
 
 class LimitsTests(SynchronousTestCase):

@@ -231,7 +231,9 @@ def _download(folder: Path) -> Path:
     requirement.write_text(f"{PINNED} --hash=sha256:{PINNED_SHA256}\n", "utf-8")
     options = ["--no-deps", "--no-binary", "pymongo", "--require-hashes", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirement), "-d", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Warnings that are errors here are pip's own business.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     archive = folder / PINNED_ARCHIVE
     if done.returncode or not archive.is_file():
         last_lines = "\n".join((done.stdout + done.stderr).splitlines()[-5:])

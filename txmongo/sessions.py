@@ -630,7 +630,7 @@ class ClientSession(SessionState):
 
     async def _pause(self, attempt: int, limit: Deadline, error: PyMongoError) -> None:
         """Wait before the next attempt, if there is time for one."""
-        pause = self._jitter() * min(_FIRST_PAUSE * _PAUSE_GROWTH ** min(attempt, 64), _LONGEST_PAUSE)
+        pause = self._jitter() * min(_FIRST_PAUSE * _PAUSE_GROWTH ** min(attempt - 1, 64), _LONGEST_PAUSE)
         if limit.passed(self._clock.seconds() + pause):
             late = self._out_of_time(error)
             raise late from late.__cause__

@@ -557,7 +557,7 @@ class WithTransactionTests(SessionTestCase):
         running = self.session().with_transaction(self.callback)
         self.assertEqual(self.names, ["insert", "abortTransaction"])
         self.assertNoResult(running)
-        self.clock.advance(0.0075)
+        self.clock.advance(0.005)
         self.assertEqual(self.successResultOf(running), 42)
         self.assertEqual((self.calls, self.names[2:]), (2, ["insert", "commitTransaction"]))
         self.assertEqual([command["txnNumber"] for command in self.commands], [1, 1, 2, 2])
@@ -566,7 +566,7 @@ class WithTransactionTests(SessionTestCase):
         """So does one of the commit; nothing is aborted then."""
         self.answers["commitTransaction"] = [transient()]
         running = self.session().with_transaction(self.callback)
-        self.clock.advance(0.0075)
+        self.clock.advance(0.005)
         self.assertEqual(self.successResultOf(running), 42)
         self.assertEqual(self.names, ["insert", "commitTransaction"] * 2)
 
@@ -585,7 +585,7 @@ class WithTransactionTests(SessionTestCase):
             self.assertIs(failure.value, error)
 
     def test_pauses(self) -> None:
-        """The pauses grow by a half, up to half a second: 13 of them make 2.3 s at most."""
+        """The pauses grow by a half, up to half a second: 13 of them make 1.8 s at most."""
         self.answers["commitTransaction"] = [transient() for _ in range(13)]
         running = self.session().with_transaction(self.callback)
         pauses = []
@@ -594,9 +594,9 @@ class WithTransactionTests(SessionTestCase):
             pauses.append(call.getTime() - self.clock.seconds())
             self.clock.advance(pauses[-1])
         self.assertEqual(self.successResultOf(running), 42)
-        self.assertAlmostEqual(pauses[0], 0.0075)
-        self.assertAlmostEqual(pauses[1], 0.01125)
-        self.assertEqual((len(pauses), round(pauses[-1], 6), round(sum(pauses), 1)), (13, 0.5, 2.3))
+        self.assertAlmostEqual(pauses[0], 0.005)
+        self.assertAlmostEqual(pauses[1], 0.0075)
+        self.assertEqual((len(pauses), round(pauses[-1], 6), round(sum(pauses), 1)), (13, 0.5, 1.8))
 
     def test_jitter(self) -> None:
         """A pause is shortened at random, to nothing at the least."""

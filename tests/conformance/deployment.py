@@ -1,4 +1,4 @@
-"""The servers that cases run against: one replica set of three with authentication, one standalone without.
+"""The servers that cases run against: a replica set of three with authentication, and standalones with and without.
 
 Each is started when a case first needs it and serves all later ones; :mod:`txmongo.testing` ends them with the process.
 """
@@ -73,28 +73,32 @@ class Deployments:
 
     async def all(self) -> list[Deployment]:
         """Every deployment, the one to be preferred first."""
-        return [await self.get("replicaset"), await self.get("single")]
+        return [await self.get("replicaset"), await self.get("single"), await self.get("single", auth=True)]
 
-    async def get(self, topology: str) -> Deployment:
-        """The deployment of one topology."""
-        if topology in self._failed:
-            raise self._failed[topology]
-        if topology not in self._found:
+    async def get(self, topology: str, *, auth: bool = False) -> Deployment:
+        """The deployment of one topology.
+
+        :param auth: a standalone with authentication; the replica set always has it.
+        """
+        name = f"{topology} with authentication" if auth else topology
+        if name in self._failed:
+            raise self._failed[name]
+        if name not in self._found:
             try:
-                self._found[topology] = await self._start(topology)
+                self._found[name] = await self._start(topology, auth)
             except Exception as error:
-                self._failed[topology] = error
+                self._failed[name] = error
                 raise
-        return self._found[topology]
+        return self._found[name]
 
-    async def _start(self, topology: str) -> Deployment:
+    async def _start(self, topology: str, auth: bool) -> Deployment:
         servers: ReplicaSet | Mongod
         if topology == "replicaset":
             servers = ReplicaSet(self._reactor, 3, auth=True, parameters=PARAMETERS, cache_gb=CACHE_GB)
             await servers.start()
             primary = await servers.primary()
         else:
-            servers = primary = Mongod(self._reactor, parameters=PARAMETERS, cache_gb=CACHE_GB)
+            servers = primary = Mongod(self._reactor, auth=auth, parameters=PARAMETERS, cache_gb=CACHE_GB)
             await servers.start()
         facts = await _facts(self._reactor, topology, primary, servers.credentials)
         return Deployment(facts, servers.uri, primary.uri, self._reactor, servers, primary)

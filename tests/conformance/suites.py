@@ -52,6 +52,8 @@ REUSE = {
     "connection_string": "tests.conformance.test_connection_string",
     "uri_options": "tests.conformance.test_uri_options",
     "auth": "tests.conformance.test_auth",
+    "read_write_concern/connection-string": "tests.conformance.test_concern_uris",
+    "read_write_concern/document": "tests.conformance.test_concern_documents",
 }
 
 

@@ -28,7 +28,7 @@ def check_deadline(_deadline: float | None) -> None:
 def timeout(func: Callable[..., Any]) -> Callable[..., Deferred[Any]]:
     """Decorate a function so that it takes ``timeout``, in seconds, and ``deadline``, on the reactor's clock.
 
-    The function gets the earlier of both as ``_deadline``, ``None`` without.
+    The function gets the earlier of both as ``_deadline``, ``None`` without; the driver's methods take that too.
 
     :returns: a function whose Deferred fires as what ``func`` returns; when the time is over that is cancelled, and it
         fails with :class:`~txmongo.errors.TimeExceeded`.

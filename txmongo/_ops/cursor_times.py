@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo._deferreds import Clock, Deadline
 from txmongo._ops.base import Operation
-from txmongo._ops.timeouts import TimeLimit, check_timing, time_limit
+from txmongo._ops.timeouts import TimeLimit, check_timing, deadline_of, time_limit
 from txmongo.errors import ConfigurationError
 
 __all__ = ["CursorTimes", "TimeoutMode", "cursor_times"]
@@ -140,7 +140,7 @@ def cursor_times(
     check_timing(timing)
     # Only for what it refuses.
     time_limit(executor.clock, inherited, timing, None if session is None else session.time_limit)
-    timeout_ms, seconds, at = (timing.get(name) for name in ("timeout_ms", "timeout", "deadline"))
+    timeout_ms, seconds, at = timing.get("timeout_ms"), timing.get("timeout"), deadline_of(timing)
     timeout = inherited if timeout_ms is None else timeout_ms / 1000
     mode = _mode(timeout_mode, timeout, tailable=tailable, writes=writes)
     if timeout is None and seconds is None and at is None:

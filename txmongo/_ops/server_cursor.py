@@ -444,7 +444,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     # --- batches ---
 
-    def next_batch(self, *, timeout: float | None = None, deadline: float | None = None) -> Deferred[list[ItemT]]:
+    def next_batch(
+        self, *, timeout: float | None = None, deadline: float | None = None, _deadline: float | None = None
+    ) -> Deferred[list[ItemT]]:
         """Wait for the next batch. Calls made while one is on its way all get that one.
 
         :param timeout: seconds to wait for it, at the most.
@@ -467,8 +469,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         waiter: Deferred[list[ItemT]] = Deferred(self._stop_waiting)
         self._batch_waiters.append(waiter)
         self._load()
-        if timeout is not None or deadline is not None:
-            self._leftovers.end_waiting(waiter, {"timeout": timeout, "deadline": deadline})
+        timing = {"timeout": timeout, "deadline": deadline, "_deadline": _deadline}
+        if any(each is not None for each in timing.values()):
+            self._leftovers.end_waiting(waiter, timing)
         return waiter
 
     async def batches(self) -> AsyncIterator[list[ItemT]]:

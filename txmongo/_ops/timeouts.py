@@ -27,6 +27,7 @@ __all__ = [
     "Timing",
     "check_milliseconds",
     "check_timing",
+    "deadline_of",
     "is_timeout",
     "seconds_of",
     "take_timing",
@@ -43,15 +44,17 @@ class Timing(TypedDict, total=False):
     """The keywords by which the time of one call is limited; every method takes them.
 
     ``timeout_ms``: milliseconds, by the rules of ``timeoutMS``; 0 for no limit. ``timeout``: seconds, and ``deadline``:
-    a point on the reactor's clock; both as in TxMongo, where nothing but the time itself is changed.
+    a point on the reactor's clock; both as in TxMongo, where nothing but the time itself is changed. ``_deadline`` is
+    what a function decorated with :func:`txmongo.utils.timeout` is given, to hand on.
     """
 
     timeout_ms: float | None
     timeout: float | None
     deadline: float | None
+    _deadline: float | None
 
 
-_KEYWORDS = ("timeout_ms", "timeout", "deadline")
+_KEYWORDS = ("timeout_ms", "timeout", "deadline", "_deadline")
 
 
 def take_timing(keywords: dict[str, Any]) -> dict[str, Any]:
@@ -242,8 +245,14 @@ def time_limit(
 
 def _named(clock: Clock, timing: Mapping[str, Any]) -> Deadline | None:
     """The deadline of ``timeout`` and ``deadline``."""
-    seconds, at = timing.get("timeout"), timing.get("deadline")
+    seconds, at = timing.get("timeout"), deadline_of(timing)
     if seconds is None and at is None:
         return None
     now = clock.seconds()
     return Deadline(min(math.inf if seconds is None else now + seconds, math.inf if at is None else at))
+
+
+def deadline_of(timing: Mapping[str, Any]) -> float | None:
+    """The point in time that a call names; the earlier one if it names two."""
+    points = [at for at in (timing.get("deadline"), timing.get("_deadline")) if at is not None]
+    return min(points, default=None)

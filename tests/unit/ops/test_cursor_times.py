@@ -34,7 +34,9 @@ class CursorTimesTests(SynchronousTestCase):
 
     def times(self, inherited: float | None = None, mode: str | None = None, **options: Any) -> CursorTimes:
         """Those of a cursor; it must have some."""
-        timing = {name: options.pop(name) for name in ("timeout_ms", "timeout", "deadline") if name in options}
+        timing = {
+            name: options.pop(name) for name in ("timeout_ms", "timeout", "deadline", "_deadline") if name in options
+        }
         times = cursor_times(self, inherited, timing, mode, **options)
         assert times is not None
         return times
@@ -100,6 +102,7 @@ class CursorTimesTests(SynchronousTestCase):
         """TxMongo's deadline ends everything, whatever timeoutMS says."""
         times = self.times(2.0, deadline=3)
         self.assertEqual(self.deadline(times), 2)
+        self.assertEqual(self.deadline(self.times(_deadline=4)), 4)
         times = self.times(5.0, "iteration", deadline=3)
         self.assertEqual(self.deadline(times), 3)
         self.assertEqual(self.limits[-1].named, Deadline(3))

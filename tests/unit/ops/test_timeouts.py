@@ -89,7 +89,13 @@ class LimitTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """timeout and deadline limit the time and switch nothing else on; the earlier one counts."""
-        for timing, at in (({"timeout": 3}, 103), ({"deadline": 101}, 101), ({"timeout": 3, "deadline": 104}, 103)):
+        for timing, at in (
+            ({"timeout": 3}, 103),
+            ({"deadline": 101}, 101),
+            ({"timeout": 3, "deadline": 104}, 103),
+            ({"_deadline": 102}, 102),
+            ({"_deadline": 102, "deadline": 101}, 101),
+        ):
             limit = self.limit(**timing)
             self.assertEqual((limit.deadline.at, limit.csot, limit.named), (at, False, limit.deadline))
 

@@ -66,6 +66,7 @@ class ClientSettings:
     :ivar connect_timeout: for the whole establishment of a connection; ``None`` for no limit.
     :ivar timeout: ``timeoutMS``; ``None`` if it was not given, 0 for "no limit", which is not the same.
     :ivar retry_delay: first pause between attempts to connect, and :attr:`max_delay` its greatest (TxMongo's keywords).
+    :ivar ping_timeout: how long a monitor waits for an answer (TxMongo's keyword); ``None`` for the time to connect.
     :ivar logs: what is written to the log; the environment is read for it when the client is made.
     :ivar options: checked values of all options that were given, under lower-case names.
     """
@@ -120,8 +121,7 @@ class ClientSettings:
 
     retry_delay: float = 1.0
     max_delay: float = 60.0
-    ping_interval: float = 10.0
-    ping_timeout: float = 10.0
+    ping_timeout: float | None = None
 
     event_listeners: tuple[Any, ...] = attrs.field(default=(), repr=False)
     logs: LogSettings = attrs.field(factory=LogSettings)
@@ -160,7 +160,7 @@ def parse_settings(uri: str = DEFAULT_URI, **keywords: Any) -> ClientSettings:
     """
     parsed = _options.parse_uri(uri)
     checked = _options.validate_keywords(keywords)
-    both = {**parsed.options, **_without_timeout(checked)}
+    both = {**parsed.options, **_without_ping_interval(_without_timeout(checked))}
     _options.refuse_conflicts(both)
     return attrs.evolve(_settings(uri, parsed, parsed.seeds, both), logs=log_settings(both))
 
@@ -174,6 +174,17 @@ def _without_timeout(keywords: Mapping[str, Any]) -> dict[str, Any]:
     if "connecttimeoutms" in others:
         raise ConfigurationError("timeout (seconds to connect) and connectTimeoutMS cannot be given together")
     return {"retry_delay": seconds, **others, "connecttimeoutms": seconds}
+
+
+def _without_ping_interval(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Put TxMongo's ``ping_interval``, the seconds between two looks at a server, into today's options."""
+    others = dict(keywords)
+    seconds = others.pop("ping_interval", None)
+    if seconds is None:
+        return others
+    if others.get("heartbeatfrequencyms") is not None:
+        raise ConfigurationError("ping_interval and heartbeatFrequencyMS cannot be given together")
+    return {**others, "heartbeatfrequencyms": max(seconds, common.MIN_HEARTBEAT_INTERVAL)}
 
 
 def _settings(
@@ -227,7 +238,6 @@ _PLAIN: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("max_idle_time", "maxidletimems", None),
     ("max_pool_size", "maxpoolsize", lambda size: size or sys.maxsize),
     ("min_pool_size", "minpoolsize", None),
-    ("ping_interval", "ping_interval", None),
     ("ping_timeout", "ping_timeout", None),
     ("pipelining", "pipelining", None),
     ("pool_size", "pool_size", None),

@@ -243,8 +243,18 @@ class KeywordTests(SynchronousTestCase):
         )
         self.assertEqual(settings.pool_size, 3)
         self.assertEqual((settings.retry_delay, settings.max_delay), (2, 9))
-        self.assertEqual((settings.ping_interval, settings.ping_timeout), (4, 5))
+        self.assertEqual((settings.heartbeat_frequency, settings.ping_timeout), (4, 5))
         self.assertEqual(settings.write_concern, WriteConcern(2, 7, True))
+
+    def test_ping_interval(self) -> None:
+        """TxMongo's ping_interval is heartbeatFrequencyMS in seconds, half a second at the least."""
+        uri = "mongodb://h/?heartbeatFrequencyMS=7000"
+        self.assertEqual(parse_settings(uri).heartbeat_frequency, 7)
+        self.assertEqual(parse_settings(uri, ping_interval=10).heartbeat_frequency, 10)
+        self.assertEqual(parse_settings(PLAIN, ping_interval=0.1).heartbeat_frequency, 0.5)
+        both = {"ping_interval": 4, "heartbeatFrequencyMS": 4000}
+        error = self.assertRaises(ConfigurationError, parse_settings, PLAIN, **both)
+        self.assertIn("ping_interval and heartbeatFrequencyMS", str(error))
 
     def test_wait_queue_size(self) -> None:
         """How many operations may wait is said in the URI or by a keyword, in either spelling."""

@@ -52,14 +52,14 @@ class MonitorSettings:
 
     :ivar heartbeat_frequency: the pause between two checks, and the longest silence of a server that streams.
     :ivar min_heartbeat_interval: the least pause between two checks, however much they are wanted.
-    :ivar connect_timeout: for one hello; ``None`` for no limit.
+    :ivar answer_timeout: for one hello; ``None`` for no limit.
     :ivar streaming: whether servers that can are asked to stream.
     :ivar server_api: the declared Stable API.
     """
 
     heartbeat_frequency: float
     min_heartbeat_interval: float
-    connect_timeout: float | None
+    answer_timeout: float | None
     streaming: bool
     server_api: ServerApi | None = None
 
@@ -74,7 +74,8 @@ class MonitorSettings:
         return cls(
             heartbeat_frequency=settings.heartbeat_frequency,
             min_heartbeat_interval=settings.min_heartbeat_interval,
-            connect_timeout=settings.connect_timeout or None,
+            answer_timeout=(settings.connect_timeout if settings.ping_timeout is None else settings.ping_timeout)
+            or None,
             streaming=mode == "stream" or (mode == "auto" and "name" not in metadata_env()),
             server_api=settings.server_api,
         )
@@ -235,7 +236,7 @@ class ServerMonitor:
             if self._begin(MonitorState.CONNECTING, awaited=False):
                 self._follow(self._connect(self.address), self._connected)
         elif self._begin(MonitorState.POLLING, awaited=False):
-            self._limit(self._settings.connect_timeout)
+            self._limit(self._settings.answer_timeout)
             self._follow(protocol.command("admin", self._settings.hello_command(self._hello_ok)), self._polled)
 
     def _stream(self, protocol: MongoProtocol) -> None:
@@ -254,8 +255,8 @@ class ServerMonitor:
 
     def _stream_limit(self) -> float | None:
         """How long a streamed reply may take; no limit where there is none for connecting."""
-        connect_timeout = self._settings.connect_timeout
-        return None if connect_timeout is None else connect_timeout + self._settings.heartbeat_frequency
+        answer_timeout = self._settings.answer_timeout
+        return None if answer_timeout is None else answer_timeout + self._settings.heartbeat_frequency
 
     def _begin(self, state: MonitorState, awaited: bool) -> bool:
         """Enter the state of a check; returns false if a listener stopped the monitor when it heard of it."""
@@ -500,7 +501,7 @@ class RttMonitor:
             pending.addCallback(self._connected)
         else:
             self._began = self._clock.seconds()
-            limit = self._settings.connect_timeout
+            limit = self._settings.answer_timeout
             if limit is not None:
                 self._timer = self._clock.callLater(limit, self._timed_out)
             pending = self._pending = protocol.command("admin", self._settings.hello_command(self._hello_ok))

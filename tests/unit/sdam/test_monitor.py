@@ -579,7 +579,13 @@ class SettingsTests(SynchronousTestCase):
 
     def test_no_time_limit(self) -> None:
         """connectTimeoutMS=0 means no limit."""
-        self.assertIsNone(self.settings(connectTimeoutMS=0).connect_timeout)
+        self.assertIsNone(self.settings(connectTimeoutMS=0).answer_timeout)
+
+    def test_answer_timeout(self) -> None:
+        """A server has connectTimeoutMS to answer, or TxMongo's ping_timeout where that is given."""
+        self.assertEqual(self.settings(connectTimeoutMS=4000).answer_timeout, 4)
+        self.assertEqual(self.settings(connectTimeoutMS=4000, ping_timeout=7).answer_timeout, 7)
+        self.assertIsNone(self.settings(ping_timeout=0).answer_timeout)
 
     def test_server_api(self) -> None:
         """A declared API is part of every hello, which then has its new name."""

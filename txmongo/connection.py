@@ -37,6 +37,7 @@ from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
+from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.base import Execute
 from txmongo._ops.client_bulk_write import ClientBulkWrite
@@ -77,13 +78,14 @@ _FAREWELL = 1.0
 _REPLICA_SETS = frozenset({TOPOLOGY_TYPE.ReplicaSetWithPrimary, TOPOLOGY_TYPE.ReplicaSetNoPrimary})
 
 
-class _DefaultSize(int):
-    """A 1 that can be told from one that somebody passed."""
+class _Default(int):
+    """A number that can be told from an equal one that somebody passed."""
 
     __slots__ = ()
 
 
-_NOT_GIVEN: Final = _DefaultSize(1)
+_SIZE_NOT_GIVEN: Final = _Default(1)
+_PING_NOT_GIVEN: Final = _Default(10)
 
 
 def _default_reactor() -> Any:
@@ -93,7 +95,7 @@ def _default_reactor() -> Any:
     return reactor
 
 
-class ConnectionPool(Generic[DocumentType]):
+class ConnectionPool(LegacyClient, Generic[DocumentType]):
     """A client of one MongoDB deployment: a server, a replica set or a sharded cluster.
 
     ::
@@ -116,17 +118,21 @@ class ConnectionPool(Generic[DocumentType]):
     :param pool_size: the number of connections of a fixed pool; it cannot be given together with ``minPoolSize`` and
         ``maxPoolSize``.
     :param ssl_context_factory: TLS by a Twisted context factory of one's own; else by the ``tls...`` options.
+    :param ping_interval: seconds between two looks at each server, at least half a second: ``heartbeatFrequencyMS``
+        under TxMongo's name. Without either it is 10 seconds.
+    :param ping_timeout: seconds that a server has to answer such a look, beyond which it is taken for lost; if it is
+        not given, those that it has to be connected to (``connectTimeoutMS``).
     :param reactor: the reactor; the installed one if it is not given.
     :param endpoint_for: gives the ``IStreamClientEndpoint`` for a server's address, a tuple of host and port; for
         proxies, tunnels and tests. TLS is then its business.
     :param resolver: asks DNS for ``mongodb+srv``, as a ``twisted.names`` resolver does; the system's name servers are
         asked if it is not given.
     :param options: every option of the connection string and every keyword of PyMongo's ``AsyncMongoClient``, in its
-        spelling; they win over the connection string. TxMongo's ``timeout``, ``retry_delay``, ``max_delay``,
-        ``ping_interval``, ``ping_timeout`` and ``write_concern`` too. Of the driver's own: ``log_levels``, which
-        switches structured log messages on by component (``command``, ``connection``, ``serverSelection``,
-        ``topology``, or ``all``), and ``log_max_document_length``, the characters of a document that they show (1000);
-        without them the environment variables ``MONGODB_LOG_COMMAND`` and so on count.
+        spelling; they win over the connection string. TxMongo's ``timeout``, ``retry_delay``, ``max_delay`` and
+        ``write_concern`` too. Of the driver's own: ``log_levels``, which switches structured log messages on by
+        component (``command``, ``connection``, ``serverSelection``, ``topology``, or ``all``), and
+        ``log_max_document_length``, the characters of a document that they show (1000); without them the environment
+        variables ``MONGODB_LOG_COMMAND`` and so on count.
     :raises ConfigurationError: an option is unknown, not supported, or contradicts another.
         :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
     :raises TypeError: an option has a value of the wrong type.
@@ -136,16 +142,21 @@ class ConnectionPool(Generic[DocumentType]):
     def __init__(
         self,
         uri: str = DEFAULT_URI,
-        pool_size: int = _NOT_GIVEN,
+        pool_size: int = _SIZE_NOT_GIVEN,
         ssl_context_factory: Any = None,
+        ping_interval: float = _PING_NOT_GIVEN,
+        ping_timeout: float = _PING_NOT_GIVEN,
         *,
         reactor: Any = None,
         endpoint_for: EndpointFor | None = None,
         resolver: DNSResolver | None = None,
         **options: Any,
     ) -> None:
-        if pool_size is not _NOT_GIVEN:
+        if pool_size is not _SIZE_NOT_GIVEN:
             options["pool_size"] = pool_size
+        for name, seconds in (("ping_interval", ping_interval), ("ping_timeout", ping_timeout)):
+            if seconds is not _PING_NOT_GIVEN:
+                options[name] = seconds
         if ssl_context_factory is not None:
             options["ssl_context_factory"] = ssl_context_factory
         self._settings = settings = parse_settings(uri, **options)
@@ -187,14 +198,19 @@ class ConnectionPool(Generic[DocumentType]):
     def _create_connector(self) -> Connector:
         settings = self._settings
         endpoint_for = self._endpoint_for or Endpoints(self._reactor, settings)
-        users = {} if settings.credentials is None else {settings.credentials.source: settings.credentials}
-        first, *further = [*(users | self._users).values()] or [None]
+        users = [*self._all_users().values()]
+        first, further = users[0] if users else None, users[1:]
         if first is not settings.credentials:
             settings = attrs.evolve(settings, credentials=first)
         connector = Connector(settings, endpoint_for, self._reactor, further)
         for wrapper in self._wrappers:
             connector.append_metadata(wrapper)
         return connector
+
+    def _all_users(self) -> dict[str, MongoCredential]:
+        """Whom connections are authenticated as, by the database."""
+        credentials = self._settings.credentials
+        return ({} if credentials is None else {credentials.source: credentials}) | self._users
 
     def _connect_monitor(self, address: Address) -> Deferred[Any]:
         return self._connector.connect_monitor(address)
@@ -235,6 +251,11 @@ class ConnectionPool(Generic[DocumentType]):
         if self._uri is None:
             self._uri = _uri_parts(self._settings)
         return self._uri
+
+    @property
+    def auth_creds(self) -> dict[str, tuple[str | None, str | None, str]]:
+        """Whom connections are authenticated as: user, password and mechanism, by the database that has the user."""
+        return {database: user_of(user) for database, user in self._all_users().items()}
 
     @property
     def options(self) -> ClientSettings:
@@ -440,7 +461,7 @@ class ConnectionPool(Generic[DocumentType]):
 
     def start_session(
         self,
-        causal_consistency: bool | SessionOptions | None = None,
+        causal_consistency: bool | SessionOptions | TransactionOptions | None = None,
         default_transaction_options: TransactionOptions | None = None,
         snapshot: bool | None = False,
         snapshot_time: Timestamp | None = None,
@@ -459,7 +480,8 @@ class ConnectionPool(Generic[DocumentType]):
         more: its end is that of the block, or :meth:`~txmongo.sessions.ClientSession.end_session`.
 
         :param causal_consistency: reads and writes of the session see what it has read and written before; the default,
-            unless ``snapshot``. TxMongo's ``SessionOptions`` are taken in this place too.
+            unless ``snapshot``. ``SessionOptions``, and what TxMongo has in this place, ``TransactionOptions``, are
+            taken here too.
         :param default_transaction_options: for its transactions, instead of the client's.
         :param snapshot: all reads see the data of one moment (MongoDB 5.0).
         :param snapshot_time: that moment; that of the first read if it is not given.
@@ -474,6 +496,10 @@ class ConnectionPool(Generic[DocumentType]):
             raise InvalidOperation("the client is closed: disconnect() was called")
         if isinstance(causal_consistency, SessionOptions):
             options, causal_consistency = causal_consistency, None
+        elif isinstance(causal_consistency, TransactionOptions):
+            if default_transaction_options is not None:
+                raise TypeError("default_transaction_options was given twice")
+            causal_consistency, default_transaction_options = None, causal_consistency
         given = (causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms)
         if options is None:
             options = SessionOptions(*given)
@@ -719,13 +745,21 @@ class ConnectionPool(Generic[DocumentType]):
 
         return server.pool.check_out(request, Deadline.never).addCallback(checked_out)
 
-    def getprotocols(self) -> list[MongoProtocol]:
-        """The connected protocols of all pools, those that are in use included."""
+    def getprotocols(self) -> list[Any]:
+        """The connected protocols of all pools, those that are in use included.
+
+        As long as there are fewer than the client is to have, one or ``pool_size``, each that is missing has something
+        in its place with ``uri``, ``instance``, which is ``None``, and ``notifyReady()``, which waits for a protocol.
+        A client that is disconnected has none.
+        """
         servers = self._topology.servers.values()
-        protocols = [connection.protocol for server in servers for connection in server.pool._connections]
+        protocols: list[Any] = [connection.protocol for server in servers for connection in server.pool._connections]
         for protocol in protocols:
             protocol.uri = self.uri
-        return protocols
+        settings = self._settings
+        missing = range(len(protocols), 0 if self._closed else settings.pool_size or 1)
+        delays = settings.retry_delay, settings.max_delay
+        return protocols + [_Connection(self, self.uri, number, *delays) for number in missing]
 
 
 class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):
@@ -747,6 +781,8 @@ class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):
         name = f"[{host}]" if ":" in host else host
         super().__init__(f"mongodb://{name}:{port}", int(pool_size), **options)
 
+
+_Connection = SingleConnection
 
 MongoConnectionPool = MongoConnection
 lazyMongoConnection = MongoConnection

@@ -347,6 +347,13 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         self._ready.append(waiter)
         return waiter
 
+    notifyReady = connectionReady
+
+    @property
+    def instance(self) -> MongoProtocol | None:
+        """This protocol as long as it is connected, else ``None``; for what TxMongo's ``getprotocols()`` gave."""
+        return self if self.connected else None
+
     def _forget_ready(self, waiter: Deferred[MongoProtocol]) -> None:
         self._ready.remove(waiter)
 

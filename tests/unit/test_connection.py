@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bson.codec_options import CodecOptions
+from bson.son import SON
 from bson.timestamp import Timestamp
 from pymongo import monitoring
 from pymongo.driver_info import DriverInfo
@@ -46,7 +47,7 @@ from txmongo.errors import (
     WaitQueueTimeoutError,
 )
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
-from txmongo.sessions import SessionOptions
+from txmongo.sessions import SessionOptions, TransactionOptions
 from txmongo.testing import Behaviour, FakeServer
 
 MEMBER = {"setName": "rs", "hosts": ["a.example:27017", "b.example:27017"], "setVersion": 1}
@@ -126,6 +127,15 @@ class ArgumentTests(ClientCase):
         self.assertEqual(self.client(pool_size=3).options.pool_size, 3)
         self.assertRaises(ConfigurationError, self.client, pool_size=1, maxPoolSize=5)
         self.assertRaises(TypeError, self.client, pool_size="1")
+
+    def test_pings(self) -> None:
+        """TxMongo's ping_interval takes the place of heartbeatFrequencyMS if it is given, a 10 too."""
+        uri = "mongodb://fake.example/?heartbeatFrequencyMS=3000"
+        self.assertEqual(self.client(uri).options.heartbeat_frequency, 3)
+        for client in (self.client(uri, ping_interval=10, ping_timeout=10), self.client(uri, 1, None, 10, 10)):
+            self.assertEqual((client.options.heartbeat_frequency, client.options.ping_timeout), (10, 10))
+        self.assertIsNone(self.client(uri).options.ping_timeout)
+        self.assertRaises(ValueError, self.client, ping_timeout=-1)
 
     def test_inherited(self) -> None:
         """Options for documents and concerns go on to databases and collections."""
@@ -586,6 +596,54 @@ class AuthenticateTests(ClientCase):
         self.assertRaises(TypeError, client.authenticate, "db", b"user", "pencil")
 
 
+class CommandTests(ClientCase):
+    """``ConnectionPool.command``, which has the whole command and the client's options."""
+
+    def test_fields(self) -> None:
+        """It is sent as it is to the database that is named, with a write concern if there is one."""
+        self.server.answer("ping", {})
+        client = self.client(document_class=SON)
+        command = {"ping": 1, "x": 2}
+        self.assertIsInstance(self.result(client.command("one", command)), SON)
+        concern = WriteConcern("majority")
+        reply = client.command(client.two, command, write_concern=concern, codec_options=CodecOptions())
+        self.assertEqual(self.result(reply), {"ok": 1.0})
+        self.assertEqual(command, {"ping": 1, "x": 2})
+        first, second = self.server.commands("ping")
+        self.assertEqual((first["$db"], first["x"], second["$db"]), ("one", 2, "two"))
+        self.assertNotIn("writeConcern", first)
+        self.assertEqual(second["writeConcern"], {"w": "majority"})
+
+    def test_errors(self) -> None:
+        """An error makes it fail unless it is allowed, or errors are not looked for."""
+        for _ in range(3):
+            self.server.answer("ping", {"ok": 0, "errmsg": "no", "code": 8})
+        client = self.client()
+        self.failureResultOf(self.started(client.command("one", {"ping": 1})), OperationFailure)
+        self.assertEqual(self.result(client.command("one", {"ping": 1}, check=False))["code"], 8)
+        self.assertEqual(self.result(client.command("one", {"ping": 1}, allowable_errors=["no"]))["code"], 8)
+
+    def test_arguments(self) -> None:
+        """The command is a mapping, the database a name or a Database; a session needs what is acknowledged."""
+        client: Any = self.client()
+        self.assertRaises(TypeError, client.command, "one", "ping")
+        self.assertRaises(TypeError, client.command, 1, {"ping": 1})
+        self.assertRaises(TypeError, client.command, "one", {"ping": 1}, write_concern={"w": 1})
+        self.assertRaises(TypeError, client.command, "one", {"ping": 1}, nothing=1)
+        self.assertRaises(ConfigurationError, client.command, None, {"ping": 1})
+        session = client.start_session()
+        for_nothing = {"write_concern": WriteConcern(0), "session": session}
+        self.assertRaises(ValueError, client.command, "one", {"ping": 1}, **for_nothing)
+
+    def test_users(self) -> None:
+        """auth_creds tells whom connections are authenticated as."""
+        self.assertEqual(self.client().auth_creds, {})
+        client = self.client("mongodb://ann:pencil@fake.example/db?authMechanism=SCRAM-SHA-1")
+        client.authenticate("other", "bob", "eraser").addErrback(lambda _: None)
+        users = {"db": ("ann", "pencil", "SCRAM-SHA-1"), "other": ("bob", "eraser", "DEFAULT")}
+        self.assertEqual(client.auth_creds, users)
+
+
 class ProtocolTests(ClientCase):
     """The protocols themselves."""
 
@@ -598,8 +656,18 @@ class ProtocolTests(ClientCase):
         self.assertIn(protocol, client.getprotocols())
 
     def test_getprotocols(self) -> None:
-        """Those of all pools; none before the first connection."""
-        self.assertEqual(self.client().getprotocols(), [])
+        """Those of all pools; before the first connection what can be waited for, and none when disconnected."""
+        client = self.client()
+        (missing,) = client.getprotocols()
+        self.assertIs(missing.uri, client.uri)
+        self.assertIs(missing.pool, client)
+        self.assertIsNone(missing.instance)
+        protocol = self.result(missing.notifyReady())
+        self.assertEqual(client.getprotocols(), [protocol])
+        self.assertIs(protocol.uri, client.uri)
+        self.assertIs(protocol.instance, protocol)
+        self.result(client.disconnect())
+        self.assertEqual(client.getprotocols(), [])
 
 
 class SrvTests(ClientCase):
@@ -743,6 +811,10 @@ class SessionTests(ClientCase):
         options = SessionOptions(snapshot=True)
         self.assertIs(client.start_session(options=options).options, options)
         self.assertIs(client.start_session(options).options, options)
+        default = TransactionOptions(max_commit_time_ms=7)
+        self.assertIs(client.start_session(default).options.default_transaction_options, default)
+        self.assertTrue(client.start_session(default).options.causal_consistency)
+        self.assertRaises(TypeError, client.start_session, default, default)
         self.assertRaises(ConfigurationError, client.start_session, snapshot=True, options=options)
         self.assertRaises(ConfigurationError, client.start_session, True, options=options)
         wrong: Any = {}

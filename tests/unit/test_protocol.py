@@ -666,6 +666,17 @@ class ReadyTests(SynchronousTestCase):
         protocol.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(waiting, AutoReconnect)
 
+    def test_instance(self) -> None:
+        """Under TxMongo's names it is its own instance, while it is connected."""
+        protocol = MongoProtocol()
+        self.assertIsNone(protocol.instance)
+        waiting = protocol.notifyReady()
+        protocol.makeConnection(AbortableTransport())
+        self.assertIs(self.successResultOf(waiting), protocol)
+        self.assertIs(protocol.instance, protocol)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertIsNone(protocol.instance)
+
     def test_wire_versions(self) -> None:
         """set_wire_versions notes both."""
         protocol = MongoProtocol()

@@ -2,7 +2,7 @@
 
 A page's ``python`` blocks run one after another in one namespace, as if typed into one program. A ``text`` block that
 follows is what the block before it prints (``...`` stands for anything). Blocks that are whole programs, or test cases,
-run in processes of their own. The server that the pages name is a throw-away one.
+run in processes of their own. The servers that the pages name are throw-away ones, and so are the certificates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,13 +25,20 @@ from twisted.internet import reactor, utils
 from twisted.trial.unittest import TestCase
 
 import txmongo
-from txmongo.testing import Mongod, ReplicaSet, find_mongod
+from txmongo.testing import CertificateAuthority, Mongod, ReplicaSet, find_mongod
 
 ROOT = Path(txmongo.__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
 DIRECTIVE = re.compile(r"\.\. code-block:: (\w+)\n\n((?:[ ]{4}.*\n|\n)+)")
 THE_SERVER = "mongodb://127.0.0.1:27017"
 THE_SET = f"{THE_SERVER}/?replicaSet=rs0"
+THREE_MEMBERS = "mongodb://a.example,b.example,c.example/?replicaSet=rs0"
+#: It takes TLS only, and asks for a user; the files are those of a client.
+THE_SECURE_SERVER = "db.example"
+CA_FILE = "/etc/mongodb/ca.pem"
+CLIENT_FILE = "/etc/mongodb/client.pem"
+#: Pages on how to come from an older API use what is deprecated, and say so.
+MIGRATION = "migrating_"
 
 
 @attrs.frozen
@@ -89,6 +96,7 @@ class PageTests(TestCase):
     async def run_page(self, page: Path) -> None:
         """Run all blocks of a page."""
         namespace: dict[str, Any] = {"__name__": "page"}
+        self.running: dict[str, Any] = {}
         self.addCleanup(lambda: namespace["client"].disconnect() if "client" in namespace else None)
         for block in blocks_of(page):
             if block.is_test_case:
@@ -97,34 +105,59 @@ class PageTests(TestCase):
                 self.check(block, await run_python("-c", block.code))
             else:
                 self.check(block, await self.run_here(block, namespace))
+        if page.stem.startswith(MIGRATION):
+            for warning in self.flushWarnings():
+                self.assertRegex(str(warning["message"]), "is deprecated since txmongo|^Passing pyOpenSSL ")
 
     async def run_here(self, block: Block, namespace: dict[str, Any]) -> str:
         """Run a block in this process; what it printed."""
         printed = io.StringIO()
         namespace["print"] = partial(print, file=printed)
-        source = block.code
-        if THE_SET in source:
-            source = source.replace(THE_SET, (await self.replica_set()).uri)
-        elif THE_SERVER in source:
-            source = source.replace(THE_SERVER, (await self.server()).uri.rstrip("/"))
+        source = await self.with_servers(block.code)
         code = compile(source, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         running = eval(code, namespace)
         if running is not None:
             await running
         return printed.getvalue()
 
-    async def server(self) -> Mongod:
-        """The server of this page."""
-        if not hasattr(self, "mongod"):
-            self.mongod = await Mongod(reactor).start()
-            self.addCleanup(self.mongod.stop)
-        return self.mongod
+    async def with_servers(self, source: str) -> str:
+        """Code in which the servers that a page names are replaced by running ones."""
+        if THREE_MEMBERS in source:
+            replica_set = await self.run_once(THREE_MEMBERS, lambda: ReplicaSet(reactor, 3))
+            source = source.replace(THREE_MEMBERS, replica_set.uri)
+        if THE_SET in source:
+            replica_set = await self.run_once(THE_SET, lambda: ReplicaSet(reactor, 1))
+            source = source.replace(THE_SET, replica_set.uri)
+        if THE_SERVER in source:
+            mongod = await self.run_once(THE_SERVER, lambda: Mongod(reactor))
+            source = source.replace(THE_SERVER, mongod.uri.rstrip("/"))
+        if THE_SECURE_SERVER in source:
+            for name, real in (await self.secure_server()).items():
+                source = source.replace(name, real)
+        return source
 
-    async def replica_set(self) -> ReplicaSet:
-        """The replica set of this page."""
-        replica_set = await ReplicaSet(reactor, 1).start()
-        self.addCleanup(replica_set.stop)
-        return replica_set
+    async def run_once(self, name: str, make: Callable[[], Any]) -> Any:
+        """The server or replica set that a page calls by a name, the same for all of its blocks."""
+        if name not in self.running:
+            self.running[name] = await make().start()
+            self.addCleanup(self.running[name].stop)
+        return self.running[name]
+
+    async def secure_server(self) -> dict[str, str]:
+        """Start the server with TLS, a user with a password and one by certificate; what its names stand for."""
+        if THE_SECURE_SERVER not in self.running:
+            authority = CertificateAuthority(self.mktemp())
+            files = authority.tls_files()
+            mongod = await self.run_once(THE_SECURE_SERVER, lambda: Mongod(reactor, tls=files, auth=True))
+            roles = [{"role": "readWriteAnyDatabase", "db": "admin"}]
+            await mongod.command("admin", {"createUser": "librarian", "pwd": "secret", "roles": roles})
+            await mongod.command("$external", {"createUser": "CN=shelf-7,O=txmongo clients", "roles": roles})
+            self.stand_ins = {
+                THE_SECURE_SERVER: f"localhost:{mongod.port}",
+                CA_FILE: str(authority.ca_file),
+                CLIENT_FILE: str(authority.client("shelf-7")),
+            }
+        return self.stand_ins
 
     async def run_test_case(self, block: Block) -> None:
         """Have trial run a block."""
@@ -216,17 +249,13 @@ class BlockTests(TestCase):
     def test_every_page(self) -> None:
         """The README and every page of the guide have code to run."""
         with_code = {page.stem for page in PAGES if any(blocks_of(page))}
-        guide = {
-            "quickstart",
-            "connecting",
-            "writing",
-            "queries",
-            "cursors",
-            "indexes",
-            "logging",
-            "sessions",
-            "gridfs",
-            "testing",
-            "wire",
-        }
+        index = (ROOT / "docs" / "index.rst").read_text()
+        guide = re.findall(r"^ {3}(?:.+ <)?(\w+)>?$", index[: index.index(":caption: Reference")], re.MULTILINE)
+        self.assertGreater(len(guide), 15)
         self.assertLessEqual({"README", *guide}, with_code)
+
+    def test_width(self) -> None:
+        """Code in the guide fits beside the navigation, where a page shows ninety columns."""
+        for page in PAGES[1:]:
+            for block in blocks_of(page):
+                self.assertLessEqual(max(map(len, block.code.splitlines())), 90, block.place)

@@ -1,18 +1,21 @@
 """Small things about time and Deferreds that every layer needs.
 
 Nothing here knows MongoDB. Waiting without sharing a Deferred is :class:`Broadcast`; a point in time that is
-passed down instead of kept in a context is :class:`Deadline`.
+passed down instead of kept in a context is :class:`Deadline`; pauses that a client's end cuts short are
+:class:`Pauses`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-__all__ = ["Broadcast", "Clock", "Deadline", "current_failure"]
+__all__ = ["Broadcast", "Clock", "Deadline", "Pauses", "current_failure"]
 
 
 class Clock(Protocol):
@@ -89,6 +92,43 @@ class Broadcast:
 
     def _forget(self, waiter: Deferred[None]) -> None:
         self._waiting.pop(waiter, None)
+
+
+class Pauses:
+    """Waits for time to pass, of which none is left once they have been ended."""
+
+    __slots__ = ("_calls", "_clock")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._calls: dict[Deferred[None], IDelayedCall] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def wait(self, seconds: float) -> Deferred[None]:
+        """Wait so long.
+
+        :returns: a Deferred that fires with ``None``. It fails with ``CancelledError`` by its own ``cancel()``, and
+            with the error that :meth:`end` is called with.
+        """
+        waiter: Deferred[None] = Deferred(self._forget)
+        self._calls[waiter] = self._clock.callLater(seconds, partial(self._over, waiter))
+        return waiter
+
+    def end(self, error: Exception) -> None:
+        """Let everyone who waits now fail."""
+        for waiter in list(self._calls):
+            if waiter in self._calls:
+                self._forget(waiter)
+                waiter.errback(error)
+
+    def _over(self, waiter: Deferred[None]) -> None:
+        del self._calls[waiter]
+        waiter.callback(None)
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        self._calls.pop(waiter).cancel()
 
 
 def current_failure() -> Failure:

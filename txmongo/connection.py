@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
 from txmongo._cmap.connection import CheckOut, Connection
-from txmongo._cmap.connector import Connector, EndpointFor
+from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
@@ -165,6 +165,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         self._wrappers: list[DriverInfo] = []
         #: Who :meth:`authenticate` was called for, by the database.
         self._users: dict[str, MongoCredential] = {}
+        self._discarded = Discarded()
         self._connector = self._create_connector()
         self._crowd = Crowd(settings.wait_queue_size)
         self._topology = Topology(
@@ -202,7 +203,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         first, further = users[0] if users else None, users[1:]
         if first is not settings.credentials:
             settings = attrs.evolve(settings, credentials=first)
-        connector = Connector(settings, endpoint_for, self._reactor, further)
+        connector = Connector(settings, endpoint_for, self._reactor, further, self._discarded)
         for wrapper in self._wrappers:
             connector.append_metadata(wrapper)
         return connector
@@ -517,6 +518,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
             clock=self._reactor,
             defaults=Settled(self.read_concern, self.write_concern, self.read_preference),
             timeout=self._timeout,
+            pauses=executor.pauses,
         )
 
     @property
@@ -687,7 +689,8 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         """Close everything. What is pending fails, and so does what is asked for later:
         :class:`~txmongo.errors.AutoReconnect` if it was sent, else :class:`~txmongo.errors.InvalidOperation`.
 
-        A server is told first which sessions are over; for its answer one second is waited at most.
+        A server is told first which sessions are over, those included that the application has not ended, with their
+        transactions and cursors; for its answer one second is waited at most.
 
         :returns: a Deferred that fires with ``None`` when no socket, no delayed call and no pending operation of this
             client is left. It never fails; it may be asked for more than once.
@@ -698,8 +701,12 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
             self._end_sessions()
             self._executor.close()
         if self._farewell is None:
-            return self._topology.close()
-        return self._farewell.wait().addCallback(lambda _: self._topology.close())
+            return self._close_sockets()
+        return self._farewell.wait().addCallback(lambda _: self._close_sockets())
+
+    def _close_sockets(self) -> Deferred[None]:
+        """Close all; the Deferred fires when they are closed, those too that were given up before that."""
+        return self._topology.close().addCallback(lambda _: self._discarded.drained())
 
     def _end_sessions(self) -> None:
         """Tell a server, if one is known, which sessions are over."""
@@ -753,7 +760,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         A client that is disconnected has none.
         """
         servers = self._topology.servers.values()
-        protocols: list[Any] = [connection.protocol for server in servers for connection in server.pool._connections]
+        protocols: list[Any] = [protocol for server in servers for protocol in server.pool.protocols()]
         for protocol in protocols:
             protocol.uri = self.uri
         settings = self._settings

@@ -20,10 +20,9 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txmongo._deferreds import Broadcast, Deadline
+from txmongo._deferreds import Broadcast, Deadline, Pauses
 from txmongo._ops.base import Operation
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
@@ -245,6 +244,7 @@ class ClientSession(SessionState):
         clock: IReactorTime,
         defaults: Settled | None = None,
         timeout: float | None = None,
+        pauses: Pauses | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """
@@ -253,6 +253,7 @@ class ClientSession(SessionState):
         :param execute: runs an operation.
         :param execute_within: runs one whose time is limited.
         :param timeout: seconds of the client's ``timeoutMS``, 0 for no limit; ``None`` if it has none.
+        :param pauses: those of the client.
         :param defaults: the client's own concerns and read preference, which transactions inherit.
         :param jitter: gives numbers from 0 to 1 by which pauses are shortened.
         """
@@ -267,6 +268,7 @@ class ClientSession(SessionState):
         self._timeout = seconds_of(options.default_timeout_ms, timeout)
         self._clock = clock
         self._defaults = defaults or Settled()
+        self._pauses = Pauses(clock) if pauses is None else pauses
         self._jitter = jitter
         self._ending = False
         #: While an abort is under way: what it ends with. It may yet have to wait for a connection.
@@ -634,7 +636,7 @@ class ClientSession(SessionState):
         if limit.passed(self._clock.seconds() + pause):
             late = self._out_of_time(error)
             raise late from late.__cause__
-        await deferLater(self._clock, pause)
+        await self._pauses.wait(pause)
 
     def _out_of_time(self, error: PyMongoError) -> BaseException:
         """The error for when a transaction was tried for long enough; with the labels of the last error."""

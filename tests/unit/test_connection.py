@@ -47,12 +47,14 @@ from txmongo.errors import (
     WaitQueueTimeoutError,
 )
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
-from txmongo.sessions import SessionOptions, TransactionOptions
+from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.testing import Behaviour, FakeServer
 
 MEMBER = {"setName": "rs", "hosts": ["a.example:27017", "b.example:27017"], "setVersion": 1}
 PRIMARY = {**MEMBER, "me": "a.example:27017", "isWritablePrimary": True, "secondary": False}
 SECONDARY = {**MEMBER, "me": "b.example:27017", "isWritablePrimary": False, "ismaster": False, "secondary": True}
+
+SET_OF_ONE = {**PRIMARY, "hosts": ["fake.example:27017"], "logicalSessionTimeoutMinutes": 30}
 
 
 class ClientCase(SynchronousTestCase):
@@ -870,6 +872,82 @@ class SessionTests(ClientCase):
         self.assertEqual((command["endSessions"], command["$db"]), (used[::-1], "admin"))
         self.assertNotIn("lsid", command)
         self.assertRaises(InvalidOperation, client.start_session)
+
+    def test_held(self) -> None:
+        """So are those that the application has not ended, in a transaction too, and that of an open cursor."""
+        self.servers["fake.example"] = server = FakeServer(hello=SET_OF_ONE)
+        client = self.client("mongodb://fake.example/?replicaSet=rs")
+        server.answer("find", {"cursor": {"id": 7, "ns": "test.things", "firstBatch": [{"_id": 1}]}})
+        unused, busy, ended = (client.start_session() for _ in range(3))
+        busy.start_transaction()
+        self.result(client.test.things.find_one({}, session=ended))
+        self.result(ended.end_session())
+        self.result(client.test.things.insert_one({}, session=busy).addErrback(lambda _: None))
+        cursor = client.test.things.find()
+        self.result(cursor.next_batch())
+        kept = server.commands("find")[-1]["lsid"]
+        self.result(client.disconnect())
+        [command] = server.commands("endSessions")
+        self.assertCountEqual([lsid["id"] for lsid in command["endSessions"]], [busy.session_id["id"], kept["id"]])
+        self.assertEqual(server.commands("abortTransaction"), [])
+        for session in (unused, busy):
+            self.assertIsNone(self.successResultOf(session.end_session()))
+        self.successResultOf(cursor.close())
+
+    def test_between_attempts(self) -> None:
+        """What waits for its next attempt ends, an operation with its last error, a transaction as refused."""
+        overloaded = {
+            "ok": 0,
+            "code": 462,
+            "errmsg": "busy",
+            "errorLabels": ["SystemOverloadedError", "RetryableError"],
+        }
+        transient = {"ok": 0, "code": 251, "errmsg": "no", "errorLabels": ["TransientTransactionError"]}
+        self.servers["fake.example"] = FakeServer(
+            {"insert": overloaded, "update": transient, "abortTransaction": {}},
+            hello=SET_OF_ONE,
+        )
+        client = self.client("mongodb://fake.example/?replicaSet=rs")
+        things = client.test.things
+        self.patch(client._executor._random, "random", lambda: 1.0)
+
+        async def work(session: ClientSession) -> None:
+            await things.update_one({}, {"$set": {"x": 1}}, session=session)
+
+        session = client.start_session()
+        session._jitter = lambda: 1.0
+        inserting, transaction = things.insert_one({}), session.with_transaction(work)
+        self.turn()
+        self.assertNoResult(inserting)
+        self.assertNoResult(transaction)
+        self.assertEqual(len(client._executor.pauses), 2)
+        self.result(client.disconnect())
+        self.assertEqual(self.failureResultOf(inserting, OperationFailure).value.code, 462)
+        self.failureResultOf(transaction, InvalidOperation)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_given_up_before(self) -> None:
+        """A connection that was given up before is waited for until its socket is closed."""
+        client = self.client()
+        self.result(client)
+        [server] = client._topology.servers.values()
+        self.server.answer("isMaster", Behaviour.FALL_SILENT)
+        opening = client._connector.connect(server.address)
+        self.turn()
+        [protocol] = [each.transport.other.own for each in self.server._conversations if each._busy]
+        abort = protocol.transport.abortConnection
+        self.patch(protocol.transport, "abortConnection", lambda: self.clock.callLater(3, abort))
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        first, second = client.disconnect(), client.disconnect()
+        self.turn()
+        self.assertEqual(self.server.connections, 1)
+        self.assertNoResult(first)
+        self.clock.advance(3)
+        self.turn()
+        self.assertEqual(self.server.connections, 0)
+        self.successResultOf(first)
+        self.successResultOf(second)
 
     def test_no_answer(self) -> None:
         """The answer is waited for no longer than a second, by everyone who asked for the end."""

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmongo._deferreds import Broadcast, Deadline
+from txmongo._deferreds import Broadcast, Deadline, Pauses
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -37,6 +37,49 @@ class DeadlineTests(SynchronousTestCase):
         self.assertIs(late.earlier(early), early)
         self.assertIs(early.earlier(Deadline.never), early)
         self.assertIs(Deadline.never.earlier(early), early)
+
+
+class PausesTests(SynchronousTestCase):
+    """Waiting for time to pass."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.pauses = Pauses(self.clock)
+
+    def test_over(self) -> None:
+        """A pause ends when its time has passed."""
+        short, long = self.pauses.wait(1), self.pauses.wait(2)
+        self.assertEqual(len(self.pauses), 2)
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(short))
+        self.assertNoResult(long)
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(long))
+        self.assertEqual(len(self.pauses), 0)
+
+    def test_cancel(self) -> None:
+        """One that is cancelled leaves no delayed call."""
+        pause = self.pauses.wait(1)
+        pause.cancel()
+        self.failureResultOf(pause, CancelledError)
+        self.assertEqual((len(self.pauses), self.clock.getDelayedCalls()), (0, []))
+
+    def test_end(self) -> None:
+        """Ended, all fail at once, but for those that are cancelled because another one fails; later ones wait."""
+        first, second = self.pauses.wait(1), self.pauses.wait(1)
+        later: list[Deferred[None]] = []
+
+        def failed(_: object) -> None:
+            second.cancel()
+            later.append(self.pauses.wait(1))
+
+        first.addErrback(failed)
+        self.pauses.end(ValueError())
+        self.failureResultOf(second, CancelledError)
+        self.assertNoResult(later[0])
+        self.pauses.end(ValueError())
+        self.failureResultOf(later[0], ValueError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class BroadcastTests(SynchronousTestCase):

@@ -38,7 +38,7 @@ class CheckOut:
     :ivar started_at: when it was checked out, on the pool's clock.
     :ivar expected: how many seconds the server was expected to take.
     :ivar abandoned: it was checked in although its reply is still to come.
-    :ivar patient: ``socketTimeoutMS`` does not count for it, for its time is limited in another way.
+    :ivar patient: ``socketTimeoutMS`` and ``waitQueueTimeoutMS`` do not count for it: ``timeoutMS`` takes their place.
     """
 
     patient: bool = False

@@ -44,7 +44,7 @@ from txmongo.errors import error_from_reply
 from txmongo.protocol import MongoProtocol
 from txmongo.types import Address
 
-__all__ = ["Connector", "EndpointFor"]
+__all__ = ["Connector", "Discarded", "EndpointFor"]
 
 EndpointFor = Callable[[Address], IStreamClientEndpoint]
 
@@ -52,6 +52,36 @@ _T = TypeVar("_T")
 
 _SECONDARY_OK = 4
 _UNRESOLVED = DNSLookupError | UnknownHostError
+
+
+class Discarded:
+    """The connections that were not handed over, until their sockets are closed. Several connectors may share one."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._all_gone = Broadcast()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def abort(self, protocol: MongoProtocol, reason: Exception) -> None:
+        """Abort a connection, and remember it until its socket is closed."""
+        if protocol.connected:
+            self._count += 1
+            protocol.lost_hook = self._gone
+            protocol.abort(reason)
+
+    def drained(self) -> Deferred[None]:
+        """Wait until none is left.
+
+        :returns: a Deferred that fires with ``None``; it fails only with ``CancelledError``, by its own ``cancel()``.
+        """
+        return self._all_gone.wait() if self._count else succeed(None)
+
+    def _gone(self, _: Failure) -> None:
+        self._count -= 1
+        if not self._count:
+            self._all_gone.fire()
 
 
 class Connector:
@@ -66,6 +96,7 @@ class Connector:
     :param endpoint_for: where an address is reached; :class:`~txmongo._cmap.endpoints.Endpoints` as a rule.
     :param clock: for the time limit.
     :param further_users: who else each connection is authenticated as; servers from 6.0 on refuse that.
+    :param discarded: where connections are left that come to nothing; its own if none is given.
     :raises ConfigurationError: the mechanism of the credentials is not supported.
     """
 
@@ -75,6 +106,7 @@ class Connector:
         endpoint_for: EndpointFor,
         clock: IReactorTime,
         further_users: Sequence[MongoCredential] = (),
+        discarded: Discarded | None = None,
     ) -> None:
         auth.check_mechanism(settings.credentials)
         self._settings = settings
@@ -83,8 +115,7 @@ class Connector:
         self._further_users = further_users
         self._wrappers: list[DriverInfo] = [settings.driver] if settings.driver is not None else []
         self._metadata = handshake.client_metadata(settings.app_name, self._wrappers)
-        self._discarded = 0
-        self._all_gone = Broadcast()
+        self._discarded = Discarded() if discarded is None else discarded
 
     def append_metadata(self, wrapper: DriverInfo) -> None:
         """Name a library around the driver in the metadata of connections made from now on.
@@ -105,7 +136,7 @@ class Connector:
             :class:`~txmongo.errors.ConfigurationError` (a server that the driver cannot work with). Cancelling it
             aborts the connection.
         """
-        attempt = _Attempt(self._settings, self._clock, address, self._discard)
+        attempt = _Attempt(self._settings, self._clock, address, self._discarded.abort)
         return attempt.within_time(self._connect(attempt))
 
     def connect_monitor(self, address: Address) -> Deferred[tuple[MongoProtocol, dict[str, Any], float]]:
@@ -114,7 +145,7 @@ class Connector:
         :returns: a Deferred that fires with the connection, the reply to the greeting and the seconds that it took. The
             server's versions are for the topology to judge. It fails as that of :meth:`connect`.
         """
-        attempt = _Attempt(self._settings, self._clock, address, self._discard, monitors=True)
+        attempt = _Attempt(self._settings, self._clock, address, self._discarded.abort, monitors=True)
         return attempt.within_time(self._connect_monitor(attempt))
 
     def drained(self) -> Deferred[None]:
@@ -122,19 +153,7 @@ class Connector:
 
         :returns: a Deferred that fires with ``None``; it fails only with ``CancelledError``, by its own ``cancel()``.
         """
-        return self._all_gone.wait() if self._discarded else succeed(None)
-
-    def _discard(self, protocol: MongoProtocol, reason: Exception) -> None:
-        """Abort a connection that is not handed over, and remember it until its socket is closed."""
-        if protocol.connected:
-            self._discarded += 1
-            protocol.lost_hook = self._gone
-            protocol.abort(reason)
-
-    def _gone(self, _: Failure) -> None:
-        self._discarded -= 1
-        if not self._discarded:
-            self._all_gone.fire()
+        return self._discarded.drained()
 
     async def _connect(self, attempt: _Attempt) -> tuple[MongoProtocol, StreamDescription]:
         settings = self._settings

@@ -49,6 +49,7 @@ from txmongo._deferreds import Deadline
 from txmongo._logs import ComponentLog
 from txmongo._settings import ClientSettings
 from txmongo.errors import AutoReconnect, NetworkTimeout
+from txmongo.protocol import MongoProtocol
 from txmongo.types import Address
 
 __all__ = ["CheckOut", "Connection", "ConnectionState", "Pool", "PoolState"]
@@ -205,6 +206,10 @@ class Pool:
         """The current generation of a service behind a load balancer; without one, the pool's."""
         return self._generations.current(service_id)
 
+    def protocols(self) -> list[MongoProtocol]:
+        """Those of the connections that are given out, in use or not."""
+        return [connection.protocol for connection in self._connections]
+
     def expected_service_time(self, service_class: str) -> float:
         """How many seconds the server is expected to need for a kind of request."""
         return self._averages.get(service_class, choice.UNKNOWN_SERVICE_TIME)
@@ -258,8 +263,8 @@ class Pool:
     def check_out(self, request: CheckOut, deadline: Deadline, *, again: bool = False) -> Deferred[Connection]:
         """Check a connection out, waiting for one if need be.
 
-        :param deadline: when waiting ends in any case. Without one, ``waitQueueTimeoutMS`` limits the time until the
-            opening of a connection for this request begins.
+        :param deadline: when waiting ends in any case. Unless the request is ``patient``, ``waitQueueTimeoutMS`` limits
+            the time until the opening of a connection for it begins.
         :param again: the operation was under way before; it may wait however many others do.
         :returns: a Deferred that fires with the connection. It fails with :class:`PoolClearedError` if the pool is
             paused or gets cleared, :class:`PoolClosedError` if it is or gets closed, :class:`CheckOutTimeoutError` if
@@ -277,13 +282,14 @@ class Pool:
             self._publish_failed_check_out(refusal, now)
             return fail(refusal)
         deferred: Deferred[Connection] = Deferred(partial(self._waiter_cancelled, request))
-        waiter = Waiter(request, now, deferred, counted=not again)
+        waiter = Waiter(request, now, deferred, deadline=deadline, counted=not again)
         self.operation_count += 1
         if not self._queue:
             self._watch.hurry()
         self._queue.append(waiter)
         self._set_calm()
-        self._set_time_limit(waiter, deadline)
+        wait = None if request.patient else self._settings.wait_queue_timeout
+        self._limit_time(waiter, wait, now)
         self._serve()
         return deferred
 
@@ -406,18 +412,18 @@ class Pool:
             self.operation_count -= 1
         self._set_calm()
 
-    def _set_time_limit(self, waiter: Waiter, deadline: Deadline) -> None:
-        remaining = deadline.remaining(self._seconds())
-        if remaining is not None:
-            waiter.time_limit = self._clock.callLater(remaining, self._timed_out, waiter)
-        elif self._settings.wait_queue_timeout is not None:
-            wait = self._settings.wait_queue_timeout
+    def _limit_time(self, waiter: Waiter, wait: float | None, now: float) -> None:
+        """Let one wait until its deadline, and if it is not served soon only for ``wait`` seconds."""
+        remaining = waiter.deadline.remaining(now)
+        if wait is not None and (remaining is None or wait < remaining):
             waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
+        elif remaining is not None:
+            waiter.time_limit = self._clock.callLater(remaining, self._timed_out, waiter)
 
     def _waited_long(self, waiter: Waiter, wait: float) -> None:
         """``waitQueueTimeoutMS`` is over: it does not hold for one for whom a connection is being opened."""
         if self._queue.is_among_first(len(self._openings), waiter):
-            waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
+            self._limit_time(waiter, wait, self._seconds())
         else:
             self._timed_out(waiter)
 

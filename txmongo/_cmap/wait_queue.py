@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmongo._cmap.connection import CheckOut, Connection
+from txmongo._deferreds import Deadline
 
 __all__ = ["Crowd", "Refusals", "WaitQueue", "Waiter"]
 
@@ -25,6 +26,7 @@ class Waiter:
 
     :ivar deferred: what to tell; ``None`` for a second copy, which is told by its ``resend``.
     :ivar original: the request that this is the second copy of.
+    :ivar deadline: when its waiting ends in any case.
     :ivar time_limit: the delayed call that ends the waiting.
     :ivar counted: it is one of its client's :class:`Crowd`.
     """
@@ -33,6 +35,7 @@ class Waiter:
     started_at: float
     deferred: Deferred[Connection] | None = None
     original: CheckOut | None = None
+    deadline: Deadline = Deadline.never
     time_limit: IDelayedCall | None = None
     counted: bool = False
 

@@ -348,6 +348,8 @@ class Attempt(CheckOut):
         try:
             msg = self._message(connection)
         except Exception:
+            # The first one is in flight and goes on; that is all that its caller has to know.
+            _log.failure("A request could not be made a second time")
             original._copy = None
             self._check_in()
             return

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pymongo.topology_description import TOPOLOGY_TYPE
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txmongo._deferreds import Deadline, current_failure
+from txmongo._deferreds import Deadline, Pauses, current_failure
 from txmongo._ops.attempt import Attempt
 from txmongo._ops.base import Execute, Operation, RetryKind
 from txmongo._ops.client_sessions import Sessions, in_transaction
@@ -54,6 +53,7 @@ class Executor:
     :ivar events: publishes command events, ``None`` when nobody listens.
     :ivar server_api: the fields of the declared Stable API, ``None`` without.
     :ivar sessions: the client's sessions.
+    :ivar pauses: before an operation, or a transaction, is tried again; they end with the client.
     :ivar plain: commands carry nothing but what the operation and its implicit session put there, and nobody listens.
     :ivar moves_reads: reads that wait behind a stalled request may be sent a second time (it counts as a retry).
     """
@@ -77,6 +77,7 @@ class Executor:
         self.events = events
         self.server_api = server_api
         self.sessions = Sessions(clock.seconds, retry_writes=settings.retry_writes)
+        self.pauses = Pauses(clock)
         self._logs_selection = settings.logs.shows("serverSelection")
         self.moves_reads = settings.retry_reads and settings.pipelining and settings.pool_size is None
         self.plain = events is None and server_api is None
@@ -98,7 +99,7 @@ class Executor:
             :class:`~txmongo.errors.InvalidOperation` if the client is closed.
         """
         if self._closed:
-            return fail(InvalidOperation("the client is closed: disconnect() was called"))
+            return fail(_closed_error())
         if operation.session is None:
             read_preference, address = operation.read_preference, operation.address
         else:
@@ -131,7 +132,7 @@ class Executor:
             ``timeout`` is true, of which :class:`~txmongo.errors.TimeExceeded` is one, if the time was given so.
         """
         if self._closed:
-            return fail(InvalidOperation("the client is closed: disconnect() was called"))
+            return fail(_closed_error())
         attempt = TimedAttempt(self, operation, operation.read_preference, limit)
         attempt.pinned_address = operation.address
         return _as_deferred(self._begin_again(attempt))
@@ -156,8 +157,9 @@ class Executor:
         return self.execute if limit is None else partial(self.execute_within, limit=limit)
 
     def close(self) -> None:
-        """Refuse operations from now on; those in flight end with their connections, which the topology closes."""
+        """Refuse operations from now on, and try none again; those in flight end with the topology's connections."""
         self._closed = True
+        self.pauses.end(_closed_error())
 
     # --- waiting for a server, then for a connection ---
 
@@ -190,12 +192,10 @@ class Executor:
         return deferred
 
     def _time_to_wait(self, attempt: Attempt) -> Deadline:
-        """Until when to wait for a connection; as long as ``waitQueueTimeoutMS`` says if that is never."""
+        """Until when to wait for a connection in any case; ``waitQueueTimeoutMS`` is the pool's to keep."""
         if not isinstance(attempt, TimedAttempt):
             return Deadline.never
-        if attempt.limit.csot:
-            return attempt.time_to_connect
-        return Deadline.after(self.clock, self._settings.wait_queue_timeout).earlier(attempt.limit.deadline)
+        return attempt.time_to_connect if attempt.limit.csot else attempt.limit.deadline
 
     def _not_selected(self, failure: Failure, attempt: Attempt) -> Any:
         return self.after_failure(attempt, failure, Stage.SELECTION)
@@ -251,8 +251,10 @@ class Executor:
         following = attempt.following(verdict.history)
         if not verdict.delay:
             return self._begin_again(following)
-        deferred: Deferred[Any] = deferLater(self.clock, verdict.delay, self._begin_again, following)
-        deferred.addErrback(self._cancelled_waiting, following)
+        deferred: Deferred[Any] = self.pauses.wait(verdict.delay)
+        deferred.addCallbacks(
+            lambda _: self._begin_again(following), self._given_up, errbackArgs=(following, verdict.error)
+        )
         return deferred
 
     def _begin_again(self, attempt: Attempt) -> Any:
@@ -263,11 +265,10 @@ class Executor:
                 return self.after_failure(attempt, current_failure(), Stage.SELECTION)
         return self._select(attempt)
 
-    def _cancelled_waiting(self, failure: Failure, attempt: Attempt) -> Failure:
-        """The operation ended; if that was in the back-off, its session is still out. Ending it again does nothing."""
-        if failure.check(CancelledError):
-            self.sessions.end(attempt.use)
-        return failure
+    def _given_up(self, failure: Failure, attempt: Attempt, last: BaseException) -> Failure:
+        """The operation ended in its back-off: by a cancel, or with the client, and then its last error tells more."""
+        self.sessions.end(attempt.use)
+        return failure if failure.check(CancelledError) else Failure(last)
 
     def _is_retryable_write(self, attempt: Attempt) -> bool:
         """Whether a write can be repeated safely: its command carried, or would have carried, a transaction number."""
@@ -315,6 +316,10 @@ class Executor:
             max_wire_version=connection.description.max_wire_version,
             completed_handshake=True,
         )
+
+
+def _closed_error() -> InvalidOperation:
+    return InvalidOperation("the client is closed: disconnect() was called")
 
 
 def _as_deferred(outcome: Any) -> Deferred[Any]:

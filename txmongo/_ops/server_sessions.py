@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakSet
 
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.int64 import Int64
@@ -36,7 +37,7 @@ class ServerSession:
     :ivar generation: the pool's when it was made.
     """
 
-    __slots__ = ("dirty", "element", "generation", "in_use", "last_used", "lsid", "txn_number")
+    __slots__ = ("__weakref__", "dirty", "element", "generation", "in_use", "last_used", "lsid", "txn_number")
 
     def __init__(self, now: float, generation: int = 0) -> None:
         self.lsid: dict[str, Any] = {"id": Binary(uuid4().bytes, UUID_SUBTYPE)}
@@ -71,6 +72,8 @@ class ServerSessionPool:
         self._timeout_minutes: float | None = None
         #: Seconds for which an unused session may be used again: up to a minute before the server forgets it.
         self._lifetime = 0.0
+        #: Those that stay out from one operation to the next, as long as somebody has them.
+        self._held: WeakSet[ServerSession] = WeakSet()
         self._set_timeout(_DEFAULT_TIMEOUT)
         self.in_use = 0
 
@@ -107,6 +110,15 @@ class ServerSessionPool:
         self.in_use += 1
         return session
 
+    def hold(self, session: ServerSession) -> None:
+        """Note that a session that was given out is kept, by the application or for a cursor, until :meth:`let_go`."""
+        self._held.add(session)
+
+    def let_go(self, session: ServerSession) -> None:
+        """:meth:`release` one that was held."""
+        self._held.discard(session)
+        self.release(session)
+
     def release(self, session: ServerSession) -> None:
         """Take a session back; a dirty or old one is forgotten. Giving it back again has no effect."""
         if not session.in_use:
@@ -126,13 +138,16 @@ class ServerSessionPool:
         For the child process after a fork: the sessions remain the parent's.
         """
         self._idle.clear()
+        self._held.clear()
         self._generation += 1
 
     def end_all(self) -> list[list[dict[str, Any]]]:
-        """Forget the idle sessions, as a client does that closes.
+        """Forget all sessions but those of single operations that are under way, as a client does that closes.
 
         :returns: their ids in batches, one for each ``endSessions`` command.
         """
-        lsids = [session.lsid for session in self._idle]
+        lsids = [session.lsid for session in (*self._idle, *self._held)]
         self._idle.clear()
+        self._held.clear()
+        self._generation += 1
         return [lsids[start : start + _BATCH_SIZE] for start in range(0, len(lsids), _BATCH_SIZE)]

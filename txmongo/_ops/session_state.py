@@ -137,6 +137,7 @@ class SessionUse:
         if self.session is not None:
             return self.session
         self.kept = True
+        self._pool.hold(self.server_session)
         return self
 
     def release(self) -> None:
@@ -146,7 +147,7 @@ class SessionUse:
         """
         if self.in_flight:
             self.server_session.dirty = True
-        self._pool.release(self.server_session)
+        self._pool.let_go(self.server_session)
 
     def __repr__(self) -> str:
         return f"<SessionUse of {self.server_session!r}, {self.in_flight} in flight>"
@@ -199,6 +200,7 @@ class SessionState:
         """The server's session that stands behind it, the same from the first time that it is asked for."""
         if self._server_session is None:
             self._server_session = self._pool.acquire(timeout_minutes)
+            self._pool.hold(self._server_session)
         return self._server_session
 
     def finish(self) -> None:
@@ -209,7 +211,7 @@ class SessionState:
 
     def _give_back(self) -> None:
         if self.ended and not self._uses and self._server_session is not None:
-            self._pool.release(self._server_session)
+            self._pool.let_go(self._server_session)
 
     # --- an operation uses it ---
 

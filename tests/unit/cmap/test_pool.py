@@ -18,6 +18,13 @@ from txmongo._settings import ClientSettings
 from txmongo.errors import AutoReconnect, InvalidOperation
 
 
+class Patient(Work):
+    """One whose time is limited in another way."""
+
+    __slots__ = ()
+    patient = True
+
+
 class CheckOutTests(PoolTestCase):
     """Getting a connection."""
 
@@ -97,6 +104,16 @@ class CheckOutTests(PoolTestCase):
         self.assertEqual((pool.operation_count, pool.waiting_count), (3, 2))
         self.wires[0].reply()
         self.assertEqual((pool.operation_count, pool.waiting_count), (2, 1))
+
+    def test_protocols(self) -> None:
+        """Those of all connections, in use or not, but for those that are given out no more."""
+        pool = self.make()
+        first, second = self.work(count=2)
+        wire_of(first).reply()
+        protocols = [work.connection.protocol for work in (first, second) if work.connection is not None]
+        self.assertEqual(pool.protocols(), protocols)
+        pool.clear()
+        self.assertEqual(pool.protocols(), [])
 
     def test_check_in_of_what_is_not_out(self) -> None:
         """Checking in what was not checked out, or twice, is refused."""
@@ -431,14 +448,21 @@ class WaitingTests(PoolTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_deadline(self) -> None:
-        """A deadline holds in any case, and instead of waitQueueTimeoutMS."""
+        """A deadline holds in any case; for one who is patient, instead of waitQueueTimeoutMS."""
         self.wires.at_once = False
-        self.make(wait_queue_timeout=0.001)
-        work = Work(self.pool).start(Deadline.after(self.clock, 0.05))
-        self.clock.advance(0.049)
-        self.assertIsNone(work.result)
+        self.make(wait_queue_timeout=0.02, max_connecting=1)
+        deadline = Deadline.after(self.clock, 0.05)
+        served, patient, other = Work(self.pool), Patient(self.pool), Work(self.pool)
+        for work in (served, patient, other):
+            work.start(deadline)
+        self.clock.pump([0.019, 0.002])
+        self.assertIsInstance(other.result, WaitQueueTimeoutError)
+        self.clock.pump([0.019, 0.009])
+        self.assertIsNone(served.result)
+        self.assertIsNone(patient.result)
         self.clock.advance(0.002)
-        self.assertIsInstance(work.result, WaitQueueTimeoutError)
+        for work in (served, patient):
+            self.assertIsInstance(work.result, WaitQueueTimeoutError)
         self.assertEqual(self.pool.operation_count, 0)
 
     def test_queue_is_full(self) -> None:

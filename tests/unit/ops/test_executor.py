@@ -69,6 +69,18 @@ class Unbuildable(Ping):
         raise ValueError("too old")
 
 
+class BuildableOnce(Look):
+    """A read that cannot be sent a second time."""
+
+    __slots__ = ("built",)
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        if hasattr(self, "built"):
+            raise ValueError("once is enough")
+        self.built = True
+        return {"look": 1}
+
+
 class Unparsable(Look):
     """Raises when the reply is there."""
 
@@ -539,3 +551,23 @@ class MoveTests(ExecutorTestCase):
         self.failureResultOf(self.waiting, CancelledError)
         self.second.answer({"ok": 1})
         self.counts_are_back()
+
+
+class UnmadeCopyTests(ExecutorTestCase):
+    """A second copy that cannot be made."""
+
+    def test_first_goes_on(self) -> None:
+        """That is logged, its connection is free again, and the first one's answer is the result."""
+        first = self.opened()
+        stalled, waiting = self.executor.execute(Ping("admin")), self.executor.execute(BuildableOnce("admin"))
+        for _ in range(10):
+            self.clock.advance(0.005)
+        self.assertEqual(len(first.read()), 2)
+        self.assertEqual([wire.read() for wire in self.wires[1:]], [[]])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.pool.available_count, 1)
+        first.answer({"ok": 1})
+        first.answer({"ok": 1})
+        self.successResultOf(stalled)
+        self.successResultOf(waiting)
+        self.assertEqual((self.pool.operation_count, self.pool.available_count), (0, 2))

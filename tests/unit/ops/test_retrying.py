@@ -482,6 +482,25 @@ class OverloadTests(RetryingCase):
         self.connecting.pop(0).errback(error)
 
 
+class EndTests(RetryingCase):
+    """The client's end."""
+
+    def test_in_back_off(self) -> None:
+        """An operation in its pause ends with the last error, and nothing is waited for any more."""
+        operations = []
+        for _ in range(2):
+            operations.append(self.executor.execute(Write("db")))
+            self.sent()
+            self.answer(OVERLOADED)
+        done, cancelled = operations
+        done.addErrback(lambda failure: [failure, cancelled.cancel()][0])
+        self.executor.close()
+        self.assertEqual(self.failureResultOf(done, OperationFailure).value.code, OVERLOADED["code"])
+        self.failureResultOf(cancelled, CancelledError)
+        self.assertEqual(len(self.executor.pauses), 0)
+        self.idle(2)
+
+
 class CancelTests(RetryingCase):
     """An operation may be cancelled wherever it is; nothing is left out then."""
 
@@ -543,6 +562,21 @@ class CancelTests(RetryingCase):
             self.answer(OK)
             self.idle(0)
             self.assertEqual(self.pool.available_count, 1)
+
+    def test_in_flight_after_back_off(self) -> None:
+        """After a pause, with a session of the application's: its use ends once."""
+        session = session_of(self.executor.sessions)
+        done = self.executor.execute(Write("db", session=session))
+        self.sent()
+        self.answer(OVERLOADED)
+        self.clock.advance(1)
+        self.sent()
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.answer(OK)
+        self.assertEqual(session._uses, 0)
+        session.finish()
+        self.idle(0)
 
     def test_with_session(self) -> None:
         """With a session of the application's: it is dirty from then on, and usable all the same."""

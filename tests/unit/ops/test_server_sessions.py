@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 from bson.binary import UUID_SUBTYPE, Binary
@@ -146,6 +147,8 @@ class ServerSessionPoolTests(SynchronousTestCase):
         self.pool.release(idle)
         self.pool.clear()
         self.pool.release(used)
+        self.pool.hold(self.pool.acquire(30))
+        self.pool.clear()
         self.assertEqual((len(self.pool), self.pool.end_all()), (0, []))
         self.assertNotIn(self.pool.acquire(30), (used, idle))
 
@@ -159,3 +162,18 @@ class ServerSessionPoolTests(SynchronousTestCase):
         self.assertEqual([len(batch) for batch in batches], [10_000, 10_000, 1])
         self.assertEqual(batches[0][0], sessions[0].lsid)
         self.assertEqual((self.pool.end_all(), len(self.pool)), ([], 0))
+
+    def test_end_held(self) -> None:
+        """Those that are held are ended too, if they still are; afterwards they are not used again."""
+        held, returned, dropped, alone = (self.pool.acquire(30) for _ in range(4))
+        for session in (held, returned, dropped):
+            self.pool.hold(session)
+        self.pool.let_go(returned)
+        del dropped, session
+        gc.collect()
+        [ended] = self.pool.end_all()
+        self.assertEqual(ended, [returned.lsid, held.lsid])
+        self.assertEqual(self.pool.end_all(), [])
+        for session in (held, alone):
+            self.pool.let_go(session)
+        self.assertEqual((len(self.pool), self.pool.in_use), (0, 1))

@@ -68,6 +68,7 @@ from txmongo._legacy.protocols import (
     MongoServerProtocol,
 )
 from txmongo._wire import op_compressed
+from txmongo._wire.arriving import ArrivingBatch
 from txmongo._wire.decoder import Frame, decode_message
 from txmongo._wire.envelope import take_times
 from txmongo._wire.header import (
@@ -216,7 +217,10 @@ class _Waiter:
 class _CommandWaiter(_Waiter):
     """A command of :meth:`MongoProtocol.send_msg` in flight; it reads its own reply, which saves a callback."""
 
-    __slots__ = ("allowable_errors", "check", "clock", "codec_options", "user_fields")
+    # Only _BatchWaiter has a batch; the place is here so that a waiter can become one.
+    __slots__ = ("allowable_errors", "batch", "check", "clock", "codec_options", "user_fields")
+
+    batch: ArrivingBatch
 
     def __init__(
         self,
@@ -261,6 +265,18 @@ class _CommandWaiter(_Waiter):
         return _document(reply.body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
 
 
+class _BatchWaiter(_CommandWaiter):
+    """A command in flight whose reply is a batch that is decoded while it arrives."""
+
+    __slots__ = ()
+
+    def take(self, reply: OpMsg) -> Any:
+        """What was left of the reply when all of it had come, with the documents that were taken out of it."""
+        document = _document(reply.body, self.codec_options, self.user_fields, False, None)
+        self.batch.complete(document)
+        return _checked(document, self.check, self.allowable_errors)
+
+
 class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     """One connection to a MongoDB server.
 
@@ -299,6 +315,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         # empty.
         self._buffered_id = 0
         self._write_some: Callable[[bytes], Any] | None = None
+        self._decoder.on_full = self._decode_ahead
 
     @property
     def max_message_size(self) -> int:
@@ -363,6 +380,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             return
         self._lost = True
         self.connected = 0
+        self._decoder.on_full = None
         if self._abort_reason is None:
             self._abort_reason = reason.value
         ready, self._ready = self._ready, []
@@ -667,9 +685,13 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if any(getattr(cls, hook) is not getattr(MongoProtocol, hook) for hook in _REPLY_HOOKS):
             cls._frame_received = MongoProtocol._frame_for_hooks  # type: ignore[method-assign]
             cls._plain_reply = MongoProtocol._leave_to_hooks  # type: ignore[method-assign]
+            cls._decode_ahead = MongoProtocol._decode_nothing_ahead  # type: ignore[method-assign]
 
     def _leave_to_hooks(self, frame: Frame) -> bool:
         return False
+
+    def _decode_nothing_ahead(self) -> None:
+        """Hooks see messages whole."""
 
     def _frame_for_hooks(self, frame: Frame) -> None:
         self.handle(decode_message(frame, self._decoder.max_message_size, MESSAGE_TYPES))
@@ -700,11 +722,34 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             for frame in self._decoder.feed(data):
                 self._frame_received(frame)
         except ProtocolError as error:
-            # Whole replies that came before the bytes that are wrong are replies all the same.
-            before, self._decoder.before_error = self._decoder.before_error, []
+            self._wrong_data_received(error)
+
+    def _wrong_data_received(self, error: ProtocolError) -> None:
+        # Whole replies that came before the bytes that are wrong are replies all the same.
+        before, self._decoder.before_error = self._decoder.before_error, []
+        try:
             for frame in before:
                 self._frame_received(frame)
-            self.abort(error)
+        except ProtocolError as earlier:
+            error = earlier
+        self.abort(error)
+
+    def _decode_ahead(self) -> None:
+        """Have documents taken out of a large reply that arrives, if they are the batch of a cursor."""
+        waiter = self._waiters[0] if self._waiters else None
+        if waiter.__class__ is _CommandWaiter:
+            self._begin_batch(waiter)
+        if waiter.__class__ is _BatchWaiter:
+            waiter.batch.take(self._decoder)
+
+    def _begin_batch(self, waiter: _CommandWaiter) -> None:
+        """Make a :class:`_BatchWaiter` of the waiter if the reply that arrives is its and a batch."""
+        _, response_to, _ = _ids_and_opcode(self._decoder.buffer, 4)
+        if waiter.deferred is not None and response_to == waiter.request_id:
+            batch = ArrivingBatch.begin(self._decoder, waiter.codec_options)
+            if batch is not None:
+                waiter.batch = batch
+                waiter.__class__ = _BatchWaiter
 
     def _plain_reply(self, frame: Frame) -> bool:
         """Answer the oldest request with a frame if it is the plain reply to a command of :meth:`send_msg`.
@@ -835,6 +880,11 @@ def _document(
         document: Any = bson.decode(body, codec_options)
     else:
         document = _pymongo.decode_all_selective(body, codec_options, user_fields)[0]
+    return _checked(document, check, allowable_errors)
+
+
+def _checked(document: Any, check: bool, allowable_errors: Container[int | str] | None) -> Any:
+    """The document of a reply, unless it is an error that is to be raised."""
     if check and document.get("ok") != 1:
         error = error_from_reply(document, allowable_errors)
         if error is not None:

@@ -108,6 +108,18 @@ class ListTests(CursorCase):
         for number, found in enumerate(lists):
             self.assertEqual([each["_id"] for each in found], list(range(number, 1000, 10)))
 
+    async def test_large_batches(self) -> None:
+        """Batches of several megabytes come whole and in order."""
+        documents = [
+            {"_id": number, "text": str(number) * 200, "numbers": [number, {"x": number}]} for number in range(9000)
+        ]
+        large = self.things.database.large
+        await large.insert_many(documents)
+        self.addCleanup(large.drop)
+        self.commands.sent.clear()
+        self.assertEqual(await large.find(sort=[("_id", 1)]), documents)
+        self.assertEqual(self.commands.names(), ["find", "getMore"])
+
     async def test_raw(self) -> None:
         """Raw batches hold the documents in BSON."""
         found = await self.things.find_raw_batches(batch_size=400).sort("_id")

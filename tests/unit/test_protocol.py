@@ -617,6 +617,16 @@ class LossTests(SynchronousTestCase):
         error = self.failureResultOf(second, AutoReconnect).value
         self.assertIsInstance(error.__cause__, ProtocolError)
 
+    def test_garbage_after_a_wrong_reply(self) -> None:
+        """If a reply before the garbage is wrong itself, that is the reason."""
+        protocol, transport = connected()
+        reply = protocol.send_msg(ping(), DEFAULT, None)
+        [request] = written(transport)
+        protocol.dataReceived(Msg(1, request.request_id + 1).encode() + b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.assertTrue(transport.aborted)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertIn("not the oldest", str(self.failureResultOf(reply, AutoReconnect).value))
+
     def test_wrong_order(self) -> None:
         """A reply that is not for the oldest request in flight is a protocol error."""
         for wrong in ("second", "unknown", "none"):

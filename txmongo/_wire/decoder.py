@@ -8,7 +8,7 @@ takes one frame apart. They are two steps because most replies never need the se
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from txmongo._wire.header import (
@@ -24,7 +24,7 @@ from txmongo._wire.op_compressed import decompress
 from txmongo._wire.op_legacy import Delete, GetMore, Insert, KillCursors, Query, Reply, Update
 from txmongo._wire.op_msg import Msg
 
-__all__ = ["Decoder", "Frame", "Message", "decode_message"]
+__all__ = ["ROOM", "Decoder", "Frame", "Message", "decode_message"]
 
 Message = Msg | Reply | Query | Update | Insert | GetMore | Delete | KillCursors
 
@@ -33,6 +33,7 @@ _MESSAGE_TYPES: Final[dict[int, type[Message]]] = {
     for message_type in (Msg, Reply, Query, Update, Insert, GetMore, Delete, KillCursors)
 }
 
+_LENGTH: Final = struct.Struct("<i")
 #: messageLength and opCode
 _LENGTH_AND_OPCODE: Final = struct.Struct("<i8xi")
 
@@ -43,34 +44,46 @@ Frame = bytes | bytearray
 #: Bytes of a message that came in pieces above which it is not copied into a ``bytes`` of its own.
 _LARGE: Final = 64 * 1024
 
+#: Bytes of a message for which room is made at once.
+ROOM: Final = 1024 * 1024
+
 
 class Decoder:
     """Cuts a stream into whole messages, in time linear in its bytes however they arrive.
 
-    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray`` of
-    its length; a large one is handed on as that, for another copy of it would cost as much again.
+    A message that comes in one piece is handed on as it is. One that comes in many is gathered in a ``bytearray``; a
+    large one is handed on as that, for another copy of it would cost as much again.
+
+    Of a very large one, parts may be taken out while it arrives. Room is made for its first part only, and twice as
+    much each time that it is full: what nobody takes out is there when it is complete.
 
     :ivar max_message_size: the longest message allowed, in bytes; may be set once the handshake has told it.
-    :ivar buffer: where a message that is not complete yet is gathered; empty if there is none.
+    :ivar room: bytes for which room is made at first.
+    :ivar on_full: called when the room is full and the message is not complete: the time for :meth:`take_out`.
+    :ivar buffer: where a message that is not complete yet is gathered, of which :attr:`filled` bytes have come; empty
+        if there is none.
+    :ivar filled: how much of the message is there.
+    :ivar length: how long it will be, once its header has come; what was taken out does not count.
     :ivar before_error: after :meth:`feed` has raised: the whole messages that came in the same data before what is
         wrong.
     """
 
-    __slots__ = ("_error", "_filled", "before_error", "buffer", "max_message_size")
+    __slots__ = ("_error", "before_error", "buffer", "filled", "length", "max_message_size", "on_full", "room")
 
-    def __init__(self, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> None:
+    def __init__(self, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE, room: int = ROOM) -> None:
         self.max_message_size = max_message_size
+        self.room = room
+        self.on_full: Callable[[], None] | None = None
         self.before_error: list[Frame] = []
-        #: Less than a header, or as long as the message will be.
         self.buffer = bytearray()
-        #: How much of it has come.
-        self._filled = 0
+        self.filled = 0
+        self.length = 0
         self._error: ProtocolError | None = None
 
     @property
     def pending(self) -> bytes:
         """The bytes of a message that is not complete yet."""
-        return bytes(self.buffer[: self._filled])
+        return bytes(self.buffer[: self.filled])
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream and return the messages that they complete, headers included.
@@ -96,36 +109,64 @@ class Decoder:
         except ProtocolError as error:
             self._error, self.before_error = error, frames
             self.buffer = bytearray()
-            self._filled = 0
+            self.filled = 0
             raise
         return frames
 
     def _gather(self, start: bytes) -> None:
         """Begin to gather a message."""
-        self._filled = len(start)
+        self.filled = len(start)
         if len(start) < HEADER_SIZE:
             self.buffer = bytearray(start)
         else:
-            self.buffer = bytearray(self._message_length(start, 0))
+            self.length = self._message_length(start, 0)
+            self.buffer = bytearray(min(self.length, max(self.room, len(start))))
             self.buffer[: len(start)] = start
 
     def _complete_buffer(self, data: bytes, frames: list[Frame]) -> int:
         """Move bytes into the buffer, at most to the end of its message; return how many were moved."""
         position = 0
-        if self._filled < HEADER_SIZE:
-            position = min(HEADER_SIZE - self._filled, len(data))
+        if self.filled < HEADER_SIZE:
+            position = min(HEADER_SIZE - self.filled, len(data))
             self._gather(bytes(self.buffer) + data[:position])
-            if self._filled < HEADER_SIZE:
+            if self.filled < HEADER_SIZE:
                 return position
-        buffer, filled = self.buffer, self._filled
-        end = min(position + len(buffer) - filled, len(data))
-        self._filled += end - position
-        buffer[filled : self._filled] = memoryview(data)[position:end]
-        if self._filled == len(buffer):
-            frames.append(buffer if len(buffer) > _LARGE else bytes(buffer))
-            self.buffer = bytearray()
-            self._filled = 0
-        return end
+        while True:
+            buffer, filled = self.buffer, self.filled
+            end = min(position + len(buffer) - filled, len(data))
+            self.filled = filled + end - position
+            buffer[filled : self.filled] = memoryview(data)[position:end]
+            position = end
+            if self.filled < len(buffer):
+                return position
+            if self.filled == self.length:
+                frames.append(buffer if len(buffer) > _LARGE else bytes(buffer))
+                self.buffer = bytearray()
+                self.filled = 0
+                return position
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Have something taken out of a message for which there is no room, or else make more."""
+        if self.on_full is not None:
+            self.on_full()
+        size = len(self.buffer)
+        if self.filled == size:
+            self.buffer.extend(bytes(min(size, self.length - size)))
+
+    def take_out(self, start: int, end: int) -> None:
+        """Take bytes out of the message that arrives: it gets so much shorter, as its header then says.
+
+        :param start: behind the header.
+        :param end: at most :attr:`filled`.
+        """
+        buffer = self.buffer
+        rest = buffer[end : self.filled]
+        self.filled = start + len(rest)
+        buffer[start : self.filled] = rest
+        self.length -= end - start
+        _LENGTH.pack_into(buffer, 0, self.length)
+        del buffer[self.length :]
 
     def _cut(self, data: bytes, position: int, frames: list[Frame]) -> int:
         """Take whole messages out of ``data``; return where the first one that is not whole starts."""

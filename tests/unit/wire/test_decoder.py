@@ -127,6 +127,59 @@ class LargeTests(SynchronousTestCase):
         self.assertEqual(decoder.pending, b"")
 
 
+class RoomTests(SynchronousTestCase):
+    """Room for a large message is made as it comes, and parts of it can be taken out."""
+
+    MESSAGE = Msg(1, 0, bson.encode({"data": bytes(range(256)) * 400})).encode()
+
+    def test_grows(self) -> None:
+        """Room is made for the first part, and twice as much each time that it is full, up to the message's length."""
+        decoder = Decoder(room=1000)
+        rooms = []
+        for at in range(0, len(self.MESSAGE), 100):
+            frames = decoder.feed(self.MESSAGE[at : at + 100])
+            rooms.append(len(decoder.buffer))
+        self.assertEqual(frames, [self.MESSAGE])
+        sizes = [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, len(self.MESSAGE), 0]
+        self.assertEqual(list(dict.fromkeys(rooms)), sizes)
+
+    def test_larger_piece(self) -> None:
+        """A first piece that is larger than the room has room."""
+        decoder = Decoder(room=1000)
+        self.assertEqual(decoder.feed(self.MESSAGE[:5000]), [])
+        self.assertEqual((len(decoder.buffer), decoder.filled, decoder.length), (5000, 5000, len(self.MESSAGE)))
+        self.assertEqual(decoder.feed(self.MESSAGE[5000:]), [self.MESSAGE])
+
+    def test_take_out(self) -> None:
+        """What is taken out is missing, the header says so, and the room is used again."""
+        decoder = Decoder(room=1000)
+        taken = bytearray()
+
+        def take_out() -> None:
+            self.assertEqual(decoder.filled, 1000)
+            taken.extend(decoder.buffer[100:950])
+            decoder.take_out(100, 950)
+            self.assertEqual(decoder.filled, 150)
+
+        decoder.on_full = take_out
+        stream = ONE + self.MESSAGE + TWO
+        frames = [frame for at in range(0, len(stream), 90) for frame in decoder.feed(stream[at : at + 90])]
+        self.assertEqual((frames[0], frames[2]), (ONE, TWO))
+        [length] = struct.unpack_from("<i", frames[1])
+        self.assertEqual(length, len(frames[1]))
+        self.assertEqual(frames[1][4:100] + taken + frames[1][100:], self.MESSAGE[4:])
+        self.assertLess(length, 1000)
+
+    def test_nothing_taken_out(self) -> None:
+        """Who is asked for room and takes nothing out does no harm."""
+        decoder = Decoder(room=1000)
+        asked = []
+        decoder.on_full = lambda: asked.append(decoder.filled)
+        self.assertEqual(decoder.feed(self.MESSAGE[:500]), [])
+        self.assertEqual(decoder.feed(self.MESSAGE[500:]), [self.MESSAGE])
+        self.assertEqual(asked, [1000 << step for step in range(7)])
+
+
 class RefusalTests(SynchronousTestCase):
     def test_length(self) -> None:
         """A length below a header or above the ceiling is refused as soon as the header is there."""

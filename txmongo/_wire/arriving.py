@@ -1,0 +1,142 @@
+"""The batch of a cursor, decoded while the message that holds it arrives.
+
+A batch may have 16 MB and more. Gathered whole it needs that much memory, and then one long turn of the reactor that
+decodes all of it. Instead the documents that have come are decoded whenever there is about a megabyte of them, and
+taken out of the message (:meth:`txmongo._wire.decoder.Decoder.take_out`). What is left when its last byte has come is a
+small reply, which is read as any other; :meth:`ArrivingBatch.complete` puts the documents back into it.
+
+The result is that of decoding the message as a whole, errors included: what does not look like the replies that servers
+send stays in the message, and so does what cannot be decoded. Kept: the "Find, getMore and killCursors commands"
+specification.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any, Final, Self
+
+import bson
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+
+from txmongo._wire.decoder import Decoder
+from txmongo._wire.header import OP_MSG
+
+__all__ = ["ArrivingBatch"]
+
+#: From the opcode on, the start of a message without flags whose one section is the reply of a cursor, up to the length
+#: of its first document. The groups but for the name of the field are lengths.
+_START: Final = re.compile(
+    re.escape(struct.pack("<iIB", OP_MSG, 0, 0))
+    + rb"(?P<reply>....)\x03cursor\0(?P<cursor>....)\x04(?P<field>firstBatch|nextBatch)\0(?P<batch>....)"
+    + rb"\x030\0(?P<document>....)",
+    re.DOTALL,
+)
+_OPCODE_AT: Final = 12
+
+#: Bytes of a first document below which a batch is left alone: to step over a small document costs as much as a part of
+#: decoding it.
+_SMALL: Final = 256
+_SMALLEST_DOCUMENT: Final = 5
+
+_INT32: Final = struct.Struct("<i")
+_uint32 = struct.Struct("<I").unpack_from
+
+
+class ArrivingBatch:
+    """The documents of a batch that arrives.
+
+    :ivar documents: those that were taken out of the message.
+    """
+
+    __slots__ = ("_codec_options", "_field", "_given_up", "_lengths_at", "_start", "documents")
+
+    def __init__(self, codec_options: CodecOptions[Any], field: str, lengths_at: tuple[int, int, int]) -> None:
+        """
+        :param field: the field of the cursor that holds the batch.
+        :param lengths_at: where the reply, its cursor and the batch in that begin.
+        """
+        self.documents: list[Any] = []
+        self._codec_options = codec_options
+        self._field = field
+        self._lengths_at = lengths_at
+        self._start = lengths_at[-1] + _INT32.size
+        self._given_up = False
+
+    @classmethod
+    def begin(cls, decoder: Decoder, codec_options: CodecOptions[Any]) -> Self | None:
+        """Look at the message that ``decoder`` gathers.
+
+        :returns: ``None`` if it is to be decoded as a whole.
+        """
+        if codec_options.document_class is not dict:
+            return None
+        if codec_options.type_registry != DEFAULT_CODEC_OPTIONS.type_registry:
+            return None
+        found = _START.match(decoder.buffer, _OPCODE_AT, decoder.filled)
+        if found is None:
+            return None
+        lengths_at = found.start("reply"), found.start("cursor"), found.start("batch")
+        reply_end, cursor_end, batch_end = (at + _uint32(decoder.buffer, at)[0] for at in lengths_at)
+        if reply_end != decoder.length or cursor_end >= reply_end or batch_end >= cursor_end:
+            return None
+        if _uint32(found["document"])[0] < _SMALL:
+            return None
+        return cls(codec_options, found["field"].decode(), lengths_at)
+
+    def take(self, decoder: Decoder) -> None:
+        """Decode the documents that have come whole and take them out of the message that ``decoder`` gathers."""
+        if self._given_up:
+            return
+        start, end = self._start, self._end_of_whole(decoder)
+        if end == start:
+            return
+        try:
+            with memoryview(decoder.buffer)[start:end] as elements:
+                self.documents += _decode_elements(elements, self._codec_options)
+        except Exception:
+            # The decoder of the whole message will say so, if it is of the same opinion.
+            self._given_up = True
+            return
+        decoder.take_out(start, end)
+        for position in self._lengths_at:
+            length = _uint32(decoder.buffer, position)[0]
+            _INT32.pack_into(decoder.buffer, position, length - (end - start))
+
+    def _end_of_whole(self, decoder: Decoder) -> int:
+        """Where the last whole document ends, if the lengths of all can be believed: decoding them will tell."""
+        buffer, position = decoder.buffer, self._start
+        batch_at = self._lengths_at[-1]
+        limit = min(decoder.filled, batch_at + _uint32(buffer, batch_at)[0] - 1)
+        last = limit - _SMALLEST_DOCUMENT
+        # An element of an array is its type, its number in decimal digits, a zero, and then the document.
+        number = len(self.documents)
+        while True:
+            digits = len(str(number))
+            before, more_digits = digits + 2, 10**digits
+            while number < more_digits:
+                document_at = position + before
+                if document_at > last:
+                    return position
+                end = document_at + _uint32(buffer, document_at)[0]
+                if end > limit:
+                    return position
+                position = end
+                number += 1
+
+    def complete(self, reply: dict[str, Any]) -> None:
+        """Put the documents that were taken out of a reply into what was decoded of it."""
+        cursor = reply["cursor"]
+        self.documents += cursor[self._field]
+        cursor[self._field] = self.documents
+
+
+def _decode_elements(elements: memoryview, codec_options: CodecOptions[Any]) -> list[Any]:
+    """Decode elements of a BSON array; each is decoded as it is within the whole reply.
+
+    :raises bson.errors.InvalidBSON: if they are anything but whole elements.
+    """
+    array_length = 4 + len(elements) + 1
+    start = _INT32.pack(4 + 2 + array_length + 1) + b"\x04\0" + _INT32.pack(array_length)
+    documents: list[Any] = bson.decode(b"".join((start, elements, b"\0\0")), codec_options)[""]
+    return documents

@@ -26,7 +26,7 @@ PANELS = (
     ("insert_one x100", "cpu_us", "insert_one, 100 at once\nus CPU each"),
     ("10 readers beside a 2 s query", "p99_ms", "reads beside a 2 s query\nms p99"),
 )
-COLOURS = ("#c0392b", "#2e86c1", "#5dade2", "#8e44ad", "#b2babb")
+COLOURS = ("#c0392b", "#2e86c1", "#5dade2", "#8e44ad", "#b2babb", "#e59866")
 
 
 def draw(document: dict[str, Any], target: pathlib.Path) -> None:

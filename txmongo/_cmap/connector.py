@@ -335,13 +335,6 @@ class _Establishing(MongoProtocol):
         self._secured = not tls
         self._waiting: Deferred[None] | None = None
 
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        if self._tls:
-            # The TLS transport passes on what it does not have itself to the TCP transport below it: bytes written
-            # there would leave unencrypted.
-            self._write_some = None
-
     def ready(self) -> Deferred[None]:
         """Wait, once, for the TLS handshake; the Deferred fails with AutoReconnect if the connection is lost first."""
         if self._abort_reason is not None:

@@ -14,8 +14,13 @@ from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocolFactory, IStreamClientEndpoint
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IWriteDescriptor,
+)
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from txmongo._settings import ClientSettings, TLSSettings
@@ -72,6 +77,30 @@ class Endpoints:
         return creator
 
 
+class PromptTLSTransport(BufferingTLSTransport):
+    """A TLS transport that also has what plain ones have: a way to the kernel that does not wait for the reactor.
+
+    ``write`` collects what is written until the reactor's next turn, and the transport below it waits for another one.
+    """
+
+    def writeSomeData(self, data: bytes) -> int:
+        """Encrypt bytes and write them now; for when nothing that was written before is still collected.
+
+        :returns: how many were taken, which is all of them: what the kernel has no room for waits below.
+        """
+        TLSMemoryBIOProtocol.write(self, data)
+        below: Any = self.transport
+        # One that is to close tells its caller when all is written: that must be the reactor.
+        if not below.disconnecting and IWriteDescriptor.providedBy(below):
+            # What it returns of an error the reactor will hear too, from the call that is still to come then.
+            below.doWrite()
+        return len(data)
+
+
+class _PromptTLSFactory(TLSMemoryBIOFactory):
+    protocol = PromptTLSTransport
+
+
 @implementer(IStreamClientEndpoint)
 class _TLSEndpoint:
     """Speaks TLS from the first byte over what another endpoint connects.
@@ -85,7 +114,7 @@ class _TLSEndpoint:
         self._clock = clock
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        factory = TLSMemoryBIOFactory(self._creator, True, protocolFactory, clock=self._clock)
+        factory = _PromptTLSFactory(self._creator, True, protocolFactory, clock=self._clock)
         connected: Deferred[Any] = self._plain.connect(factory)
         return connected.addCallback(lambda wrapper: wrapper.wrappedProtocol)
 

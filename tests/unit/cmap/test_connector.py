@@ -9,7 +9,7 @@ from bson.objectid import ObjectId
 from pymongo.driver_info import DriverInfo
 from pymongo.server_api import ServerApi
 from twisted.internet import defer, error, ssl
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, IWriteDescriptor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -532,6 +532,39 @@ class AuthenticationTests(ConnectorTestCase):
             self.assertIn("not supported yet", str(failed))
 
 
+@implementer(IWriteDescriptor)
+class WritableTransport:
+    """An in-memory transport that is flushed as a socket's is.
+
+    :ivar taken: what was written.
+    :ivar flushed: how often it was told to write now.
+    """
+
+    def __init__(self, below: Any) -> None:
+        self._below = below
+        self.taken: list[bytes] = []
+        self.flushed = 0
+        self.disconnecting = False
+
+    @classmethod
+    def put_below(cls, transport: Any) -> WritableTransport:
+        """Put one between a TLS transport and the in-memory one that it writes to."""
+        transport.transport = cls(transport.transport)
+        return transport.transport  # type: ignore[no-any-return]
+
+    def write(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self.taken.append(data)
+        self._below.write(data)
+
+    def doWrite(self) -> None:
+        """Count."""
+        self.flushed += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+
 class TLSTests(ConnectorTestCase):
     """Connections that must be encrypted."""
 
@@ -565,12 +598,33 @@ class TLSTests(ConnectorTestCase):
         self.turn()
         self.assertEqual(self.successResultOf(pinged)["ok"], 1)
 
-    def test_never_below_tls(self) -> None:
-        """No shortcut to the TCP transport is left open, over which a command would go in plain text."""
+    def test_at_once(self) -> None:
+        """A command that is alone is encrypted and handed to the kernel inside the call, never in plain text."""
         connecting = self.secure(FakeServer(), ["db.example"])
         self.turn()
         protocol, _ = self.successResultOf(connecting)
-        self.assertIsNone(protocol._write_some)
+        below = WritableTransport.put_below(protocol.transport)
+        pinged = protocol.command("admin", {"ping": 1, "comment": "not for the wire"})
+        self.assertEqual(below.flushed, 1)
+        self.assertNotIn(b"not for the wire", b"".join(below.taken))
+        behind = protocol.command("admin", {"ping": 1})
+        self.assertEqual(below.flushed, 1)
+        self.turn()
+        self.assertEqual(self.successResultOf(pinged)["ok"], 1)
+        self.assertEqual(self.successResultOf(behind)["ok"], 1)
+
+    def test_closing(self) -> None:
+        """A transport that is about to close is left to the reactor."""
+        connecting = self.secure(FakeServer(), ["db.example"])
+        self.turn()
+        protocol, _ = self.successResultOf(connecting)
+        below = WritableTransport.put_below(protocol.transport)
+        below.disconnecting = True
+        pinged = protocol.command("admin", {"ping": 1})
+        self.assertEqual(below.flushed, 0)
+        protocol.abort(AutoReconnect("the end of this test"))
+        self.turn()
+        self.failureResultOf(pinged, AutoReconnect)
 
     def test_wrong_name(self) -> None:
         """A certificate for another host is refused before anything is said; the error tells why."""

@@ -71,6 +71,16 @@ def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
                 logging.getLogger("docs").warning("%s is not documented", name, location=f"api/{page.stem}")
 
 
+def without_private_constructor(
+    app: Sphinx, what: str, name: str, value: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Show no arguments of classes whose objects are made by methods only, as their ``__init__`` says."""
+    if what == "class" and (inspect.getdoc(getattr(value, "__init__", None)) or "").startswith("Made by"):
+        return "", returns
+    return signature, returns
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", without_private_constructor)
     app.connect("env-check-consistency", check_complete)

@@ -104,6 +104,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
     :class:`~txmongo.errors.InvalidOperation` is raised if the session has ended or is another client's, and
     :class:`ValueError` if it is no session or the write is unacknowledged (``w=0``).
 
+    All take ``timeout_ms``, in milliseconds, and TxMongo's ``timeout``, in seconds, and ``deadline``, a point on
+    ``reactor.seconds()``: how long this one call may take, see :doc:`/timeouts`. When that is over the Deferred fails
+    with an error whose ``timeout`` is true; after ``timeout`` and ``deadline`` with
+    :class:`~txmongo.errors.TimeExceeded`.
+
     :param database: the :class:`~txmongo.database.Database`.
     :param name: the collection's name.
     :param write_concern: and the other options: those of the database unless they are given.
@@ -197,6 +202,11 @@ class Collection(LegacyCollection, Generic[DocumentType]):
     ) -> Collection[Any]:
         """The same collection with other options; those that are ``None`` stay as they are.
 
+        :param codec_options: how documents are encoded and decoded.
+        :param read_preference: which members of a replica set are read from.
+        :param write_concern: when the server acknowledges a write.
+        :param read_concern: how far what is read must have spread.
+        :param timeout_ms: milliseconds that each operation may last; 0 for no limit.
         :returns: a new :class:`Collection`; nothing is sent.
         """
         return Collection(
@@ -385,8 +395,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param replacement: the new document, without operators; ``_id`` stays the same.
         :param upsert: insert it if no document matches.
         :param sort: which document of those that match comes first (MongoDB 8.0).
-        :param bypass_document_validation: and the other options: see :meth:`update_one`.
-        :returns: a Deferred as that of :meth:`update_one`.
+        :param bypass_document_validation: and the other arguments: see :meth:`update_one`.
+        :returns: a Deferred that fires, and fails, as that of :meth:`update_one`.
         """
         check_replacement(replacement)
         return self._update(
@@ -472,7 +482,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
         :param filter: which documents.
         :param update: and the other arguments: see :meth:`update_one`.
-        :returns: a Deferred as that of :meth:`update_one`.
+        :returns: a Deferred that fires, and fails, as that of :meth:`update_one`.
         """
         check_update(update)
         return self._update(
@@ -552,7 +562,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
 
         :param filter: which documents; ``{}`` removes them all.
         :param collation: and the other arguments: see :meth:`delete_one`.
-        :returns: a Deferred as that of :meth:`delete_one`.
+        :returns: a Deferred that fires, and fails, as that of :meth:`delete_one`.
         """
         return self._delete(DeleteMany, True, filter, collation, hint, session, let, comment, timing)
 
@@ -656,7 +666,7 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param return_document: ``ReturnDocument.AFTER`` for the document after the change; the default is before.
         :param array_filters: which array elements ``$[name]`` stands for; not with ``w=0``.
         :param filter: and the other arguments: see :meth:`find_one_and_delete`.
-        :returns: a Deferred as that of :meth:`find_one_and_replace`.
+        :returns: a Deferred that fires, and fails, as that of :meth:`find_one_and_replace`.
         """
         check_update(update)
         check_array_filters(array_filters)
@@ -818,6 +828,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         :param projection: which of their fields: a mapping, or a list of names.
         :param skip: how many documents to leave out at the start.
         :param limit: how many documents at most; 0 for all.
+        :param args: the arguments that follow by position, in this order; better by name.
+        :param kwargs: those that follow by name, and those of TxMongo 15.2 (see :doc:`/migrating_15`).
         :param no_cursor_timeout: the server keeps the cursor however long it is not used. Default false.
         :param cursor_type: a constant of :class:`pymongo.CursorType`; default ``NON_TAILABLE``.
         :param sort: a list of ``(key, direction)`` pairs, or a mapping.
@@ -850,7 +862,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """Find documents and leave them undecoded.
 
         :param args: and ``kwargs``: the arguments of :meth:`find`.
-        :returns: a :class:`~txmongo.cursor.RawBatchCursor`, each item of which is a batch: BSON as bytes.
+        :returns: a :class:`~txmongo.cursor.RawBatchCursor`, each item of which is a batch: BSON as bytes. It fails as
+            every operation (see the class).
         """
         return RawBatchCursor(self, *args, **kwargs)
 
@@ -885,7 +898,8 @@ class Collection(LegacyCollection, Generic[DocumentType]):
         """Run an aggregation pipeline and leave the results undecoded.
 
         :param pipeline: and the other arguments: see :meth:`aggregate`.
-        :returns: a :class:`~txmongo.cursor.RawBatchCommandCursor`, each item of which is a batch: BSON as bytes.
+        :returns: a :class:`~txmongo.cursor.RawBatchCommandCursor`, each item of which is a batch: BSON as bytes. It
+            fails as that of :meth:`aggregate`.
         """
         return self._aggregate(RawBatchCommandCursor, pipeline, session, None, comment, kwargs)
 

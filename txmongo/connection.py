@@ -301,6 +301,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
     def append_metadata(self, driver_info: DriverInfo) -> None:
         """Name a library around the driver in what new connections tell the server about the client.
 
+        :param driver_info: its name, version and platform.
         :raises TypeError: it is no :class:`~pymongo.driver_info.DriverInfo`.
         :raises ValueError: one of its fields contains ``|``.
         """
@@ -327,6 +328,11 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         """A database with options of its own; those that are ``None`` are the client's.
 
         :param name: its name; the one in the connection string if it is ``None``.
+        :param codec_options: how documents are encoded and decoded.
+        :param read_preference: which members of a replica set are read from.
+        :param write_concern: when the server acknowledges a write.
+        :param read_concern: how far what is read must have spread.
+        :param timeout_ms: milliseconds that each operation may last; 0 for no limit.
         :returns: a :class:`~txmongo.database.Database`; nothing is sent.
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a database can have.
@@ -350,7 +356,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         """The database that the connection string names, with options of its own.
 
         :param default: the name to take if the connection string has none.
-        :param codec_options: and those that follow: those that are ``None`` are the client's.
+        :param codec_options: and the other arguments: see :meth:`get_database`.
         :returns: a :class:`~txmongo.database.Database`; ``None`` if there is no name, as in TxMongo.
         """
         name = self._settings.database or default
@@ -379,7 +385,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the command: ``filter``, ``nameOnly``, ``authorizedDatabases``.
         :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``sizeOnDisk`` and ``empty``.
-            The primary is asked.
+            The primary is asked. It fails as every operation (see :class:`~txmongo.collection.Collection`).
         """
         check_session(session, self._executor.sessions)
         timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
@@ -626,6 +632,8 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         possible with servers before MongoDB 6.0, without sessions and transactions.
 
         :param database: whose user it is.
+        :param username: the user's name.
+        :param password: the password.
         :param mechanism: ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``PLAIN``, ``MONGODB-X509`` (name and password may be
             ``None`` then), or ``DEFAULT`` for the better SCRAM that the user has.
         :returns: a Deferred that fires with ``True`` once a server has accepted the user. It fails with
@@ -727,7 +735,10 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         farewell.fire()
 
     def close(self) -> Deferred[None]:
-        """Close everything: :meth:`disconnect` under PyMongo's name."""
+        """Close everything: :meth:`disconnect` under PyMongo's name.
+
+        :returns: a Deferred that fires with ``None`` and never fails, as that of :meth:`disconnect`.
+        """
         return self.disconnect()
 
     # --- protocols ---

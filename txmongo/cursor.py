@@ -370,6 +370,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
     def max_scan(self, max_scan: int | None) -> Self:
         """Have the server look at so many documents at most; servers since MongoDB 4.2 refuse it.
 
+        :param max_scan: how many; ``None`` for no limit.
         :raises InvalidOperation: the cursor has started.
         """
         return self._set("maxScan", max_scan)
@@ -431,6 +432,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
     def allow_disk_use(self, allow_disk_use: bool) -> Self:
         """Allow the server, or forbid it, to sort with files when memory does not suffice.
 
+        :param allow_disk_use: whether it may.
         :raises TypeError: it is not a bool.
         :raises InvalidOperation: the cursor has started.
         """
@@ -440,6 +442,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
     def allow_partial_results(self, allow_partial_results: bool = True) -> Self:
         """Take what there is when some shards of a cluster do not answer, instead of an error.
 
+        :param allow_partial_results: whether to do so.
         :raises TypeError: it is not a bool.
         :raises InvalidOperation: the cursor has started.
         """
@@ -520,7 +523,10 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         return plan
 
     def clone(self) -> Self:
-        """A new cursor with the same options that has not started."""
+        """A new cursor with the same options that has not started.
+
+        :returns: the new one; this one stays as it is.
+        """
         return self._copy(type(self))
 
     def _copy(self, kind: type[CursorT]) -> CursorT:

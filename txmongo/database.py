@@ -160,6 +160,11 @@ class Database(Generic[DocumentType]):
     ) -> Database[Any]:
         """The same database with other options; those that are ``None`` stay as they are.
 
+        :param codec_options: how documents are encoded and decoded.
+        :param read_preference: which members of a replica set are read from.
+        :param write_concern: when the server acknowledges a write.
+        :param read_concern: how far what is read must have spread.
+        :param timeout_ms: milliseconds that each operation may last; 0 for no limit.
         :returns: a new :class:`Database`; nothing is sent.
         """
         return Database(
@@ -183,6 +188,8 @@ class Database(Generic[DocumentType]):
     ) -> Collection[Any]:
         """A collection with options of its own; those that are ``None`` are the database's.
 
+        :param name: its name.
+        :param codec_options: and the other arguments: see :meth:`with_options`.
         :returns: a :class:`~txmongo.collection.Collection`; nothing is sent.
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a collection can have.
@@ -233,7 +240,11 @@ class Database(Generic[DocumentType]):
     def authenticate(self, name: str, password: str, mechanism: str = "DEFAULT") -> Deferred[bool]:
         """Authenticate all connections of the client as a user of this database.
 
-        See :meth:`ConnectionPool.authenticate() <txmongo.connection.ConnectionPool.authenticate>`, which it calls.
+        :param name: the user's name.
+        :param password: the password.
+        :param mechanism: as of :meth:`ConnectionPool.authenticate()
+            <txmongo.connection.ConnectionPool.authenticate>`, which it calls.
+        :returns: a Deferred that fires with ``True``, and fails, as that of the client's method.
         """
         return self._client.authenticate(self._name, name, password, mechanism)
 
@@ -313,7 +324,7 @@ class Database(Generic[DocumentType]):
     ) -> CommandCursor[Any]:
         """Run any command that makes a cursor, and go through what it finds.
 
-        :param command: and most other arguments: see :meth:`command`.
+        :param command: and the other arguments: see :meth:`command`.
         :param comment: any BSON value, for the requests for further batches; the command's own is a field of it.
         :param max_await_time_ms: milliseconds for which the server waits for data in each further batch; for commands
             with ``tailable`` and ``awaitData``.
@@ -352,7 +363,8 @@ class Database(Generic[DocumentType]):
 
         :param pipeline: a list of stages.
         :param kwargs: as of :meth:`Collection.aggregate() <txmongo.collection.Collection.aggregate>`.
-        :returns: a :class:`~txmongo.cursor.CommandCursor`.
+        :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list of results and more. It
+            fails as every operation (see the class).
         :raises TypeError: the pipeline is not a list, or an option not of its type.
         """
         check_session(session, self._sessions)
@@ -413,9 +425,10 @@ class Database(Generic[DocumentType]):
 
             await database.create_collection("log", capped=True, size=1_000_000)
 
-        :param codec_options: and the three that follow: for the collection object that comes back, as of
-            :meth:`get_collection`; ``write_concern`` is also that of the command. In this place TxMongo's ``options``
-            are taken too.
+        :param name: its name.
+        :param codec_options: and ``read_preference``, ``write_concern``, ``read_concern``: for the collection object
+            that comes back, as of :meth:`get_collection`; ``write_concern`` is also that of the command. In this place
+            TxMongo's ``options`` are taken too.
         :param check_exists: look first whether the server has the collection. Without it that is the server's error.
         :param options: fields of the ``create`` command, as TxMongo takes them.
         :param kwargs: fields of the ``create`` command: ``capped``, ``size``, ``max``, ``storageEngine``,
@@ -552,7 +565,7 @@ class Database(Generic[DocumentType]):
         :param timeout_mode: as of :meth:`Collection.find() <txmongo.collection.Collection.find>`.
         :param kwargs: further fields of the command: ``nameOnly``, ``authorizedCollections``.
         :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``type``, ``options`` and
-            ``info``. The primary is asked.
+            ``info``. The primary is asked. It fails as every operation (see the class).
         :raises TypeError: an argument is not of its type.
         """
         check_session(session, self._sessions)

@@ -122,6 +122,7 @@ def error_from_reply(
 def write_concern_error_from_reply(reply: Mapping[str, Any]) -> PyMongoError | None:
     """The exception for the ``writeConcernError`` in an otherwise successful reply, or ``None``.
 
+    :param reply: the server's reply.
     :returns: :class:`NotPrimaryError` when the code says that the primary stepped down, :class:`WTimeoutError` when
         ``wtimeout`` passed, else :class:`WriteConcernError`.
     """
@@ -144,6 +145,7 @@ def write_concern_error_from_reply(reply: Mapping[str, Any]) -> PyMongoError | N
 def write_error_from_reply(reply: Mapping[str, Any]) -> PyMongoError | None:
     """The exception for a write command with one statement: its last write error, else its write concern error.
 
+    :param reply: the server's reply.
     :returns: :class:`DuplicateKeyError`, :class:`WriteError`, what :func:`write_concern_error_from_reply` gives, or
         ``None`` when the write succeeded.
     """

@@ -57,35 +57,47 @@ def ASCENDING(keys: str | Sequence[str]) -> Keys:
 
 
 def DESCENDING(keys: str | Sequence[str]) -> Keys:
-    """Descending order; otherwise as :func:`ASCENDING`."""
+    """Descending order.
+
+    :param keys: and the result: as of :func:`ASCENDING`.
+    """
     return _direction(keys, -1)
 
 
 def GEO2D(keys: str | Sequence[str]) -> Keys:
-    """An index on positions in a plane; otherwise as :func:`ASCENDING`.
+    """An index on positions in a plane.
 
     https://www.mongodb.com/docs/manual/core/indexes/index-types/geospatial/2d/
+
+    :param keys: and the result: as of :func:`ASCENDING`.
     """
     return _direction(keys, "2d")
 
 
 def GEO2DSPHERE(keys: str | Sequence[str]) -> Keys:
-    """An index on positions and shapes on a sphere; otherwise as :func:`ASCENDING`.
+    """An index on positions and shapes on a sphere.
 
     https://www.mongodb.com/docs/manual/core/indexes/index-types/geospatial/2dsphere/
+
+    :param keys: and the result: as of :func:`ASCENDING`.
     """
     return _direction(keys, "2dsphere")
 
 
 def GEOHAYSTACK(keys: str | Sequence[str]) -> Keys:
-    """An index on positions in buckets, for MongoDB 4.4: later servers refuse it; otherwise as :func:`ASCENDING`."""
+    """An index on positions in buckets, for MongoDB 4.4: later servers refuse it.
+
+    :param keys: and the result: as of :func:`ASCENDING`.
+    """
     return _direction(keys, "geoHaystack")
 
 
 def TEXT(keys: str | Sequence[str]) -> Keys:
-    """An index on words; otherwise as :func:`ASCENDING`.
+    """An index on words.
 
     https://www.mongodb.com/docs/manual/core/indexes/index-types/index-text/
+
+    :param keys: and the result: as of :func:`ASCENDING`.
     """
     return _direction(keys, "text")
 

@@ -336,7 +336,11 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         return sum(1 for waiter in self._waiters if waiter.deferred is not None)
 
     def set_wire_versions(self, min_wire_version: int, max_wire_version: int) -> None:
-        """Note which wire versions the server speaks, as its hello said."""
+        """Note which wire versions the server speaks.
+
+        :param min_wire_version: the lowest, as its hello said.
+        :param max_wire_version: the highest.
+        """
         self.min_wire_version = min_wire_version
         self.max_wire_version = max_wire_version
 
@@ -495,6 +499,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
         Nothing else may be in flight on this connection until it ends.
 
+        :param msg: the command.
         :param on_reply: called with each reply, the last included.
         :returns: a Deferred that fires with ``None`` after the reply without ``moreToCome``. It fails with
             :class:`~txmongo.errors.AutoReconnect` if the connection is lost. Cancelling it closes the connection.
@@ -516,6 +521,9 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     ) -> Deferred[dict[str, Any]]:
         """Send a command of the driver's own: handshake, authentication, monitoring. It does not pass :meth:`send_msg`.
 
+        :param database: the name of the database that it is for.
+        :param command: the whole command, its name first.
+        :param codec_options: how it is encoded and its reply decoded.
         :returns: a Deferred that fires with the reply document; it fails as that of :meth:`send_msg`.
         """
         if self._abort_reason is not None:
@@ -529,6 +537,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def send_query(self, query: AnyMessage) -> Deferred[Reply]:
         """Send an OP_QUERY and wait for its OP_REPLY; today's servers take only a hello this way.
 
+        :param query: a :class:`Query`.
         :returns: a Deferred that fires with the :class:`Reply`. It fails with
             :class:`~txmongo.errors.OperationFailure` or :class:`~txmongo.errors.NotPrimaryError` if the server says
             that the query failed, :class:`~txmongo.errors.CursorNotFound` for a cursor that it does not know (any
@@ -546,6 +555,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def resolve(self, request_id: int, document: Mapping[str, Any] | None) -> None:
         """Answer a request of :meth:`send_msg` with what came for its second copy elsewhere; its own reply is dropped.
 
+        :param request_id: the request's.
         :param document: the reply document, decoded and checked.
         """
         for waiter in self._waiters:
@@ -591,23 +601,38 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     # --- TxMongo's names ---
 
     def send_QUERY(self, request: Query) -> Deferred[Reply]:
-        """:meth:`send_query` under TxMongo 15.2's name: servers up to 5.0 answer any query."""
+        """Send an OP_QUERY and wait for its OP_REPLY: :meth:`send_query` under TxMongo 15.2's name.
+
+        Servers up to MongoDB 5.0 answer any query.
+
+        :param request: a :class:`Query`.
+        :returns: a Deferred that fires with the :class:`Reply`, and fails, as that of :meth:`send_query`.
+        """
         return self.send_query(request)
 
     def send_GETMORE(self, request: Getmore) -> Deferred[Reply]:
-        """Send an OP_GET_MORE, to a server up to 5.0, and wait for its OP_REPLY: otherwise as :meth:`send_query`."""
+        """Send an OP_GET_MORE, to a server up to MongoDB 5.0, and wait for its OP_REPLY.
+
+        :param request: a :class:`Getmore`.
+        :returns: a Deferred that fires with the :class:`Reply`, and fails, as that of :meth:`send_query`.
+        """
         return self.send_query(request)
 
     def send_op_query_command(self, database: str, query: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         """Send a command as an OP_QUERY; today's servers take only a hello this way.
 
-        :returns: a Deferred that fires with the reply document; it fails as :meth:`send_query`.
+        :param database: the name of the database that it is for.
+        :param query: the whole command, its name first.
+        :returns: a Deferred that fires with the reply document; it fails as that of :meth:`send_query`.
         """
         request = Query(flags=QUERY_SLAVE_OK, collection=f"{database}.$cmd", query=query)
         return self.send_query(request).addCallback(lambda reply: bson.decode(reply.documents[0]))
 
     def init_from_hello_response(self, config: Mapping[str, Any]) -> None:
-        """Note the versions and limits of the server that its hello tells."""
+        """Note the versions and limits of the server.
+
+        :param config: its reply to hello.
+        """
         self.set_wire_versions(config.get("minWireVersion", 0), config.get("maxWireVersion", 0))
         self.max_bson_size = config.get("maxBsonObjectSize", DEFAULT_MAX_BSON_SIZE)
         self.max_write_batch_size = config.get("maxWriteBatchSize", DEFAULT_MAX_WRITE_BATCH_SIZE)
@@ -622,6 +647,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         Servers from MongoDB 6.0 on let a connection authenticate once.
 
         :param database_name: whose user it is.
+        :param username: the user's name.
+        :param password: the password.
         :param mechanism: ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``PLAIN``, ``MONGODB-X509``, or ``DEFAULT`` for the better
             SCRAM that the user has.
         :returns: a Deferred that fires with ``True``. It fails with :class:`MongoAuthenticationError` if the mechanism
@@ -637,17 +664,29 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         return done.addCallback(lambda _: True)
 
     def authenticate_mongo_cr(self, database_name: str, username: str, password: str) -> Deferred[bool]:
-        """MONGODB-CR was removed in MongoDB 4.0: a Deferred that fails with :class:`MongoAuthenticationError`."""
+        """Refused: MONGODB-CR was removed in MongoDB 4.0.
+
+        :param database_name: and the other arguments: see :meth:`authenticate`.
+        :returns: a Deferred that fails with :class:`MongoAuthenticationError`; it never fires otherwise.
+        """
         return self.authenticate(database_name, username, password, "MONGODB-CR")
 
     def authenticate_scram_sha1(self, database_name: str, username: str, password: str) -> Deferred[bool]:
-        """:meth:`authenticate` with SCRAM-SHA-1."""
+        """Authenticate this connection alone, with SCRAM-SHA-1.
+
+        :param database_name: and the other arguments: see :meth:`authenticate`.
+        :returns: a Deferred that fires with ``True``, and fails, as that of :meth:`authenticate`.
+        """
         return self.authenticate(database_name, username, password, "SCRAM-SHA-1")
 
     def authenticate_mongo_x509(
         self, database_name: str, username: str | None = None, password: str | None = None
     ) -> Deferred[bool]:
-        """:meth:`authenticate` with MONGODB-X509: by the certificate that the client has shown in the TLS handshake."""
+        """Authenticate this connection alone, by the certificate that the client has shown in the TLS handshake.
+
+        :param database_name: and the other arguments: see :meth:`authenticate`.
+        :returns: a Deferred that fires with ``True``, and fails, as that of :meth:`authenticate`.
+        """
         return self.authenticate(database_name, username, password, "MONGODB-X509")
 
     def get_last_error(self, db: str, **options: Any) -> Deferred[dict[str, Any]]:

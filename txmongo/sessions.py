@@ -345,6 +345,7 @@ class ClientSession(SessionState):
     def advance_cluster_time(self, cluster_time: Mapping[str, Any]) -> None:
         """Take over the :attr:`cluster_time` of another session, if it is later.
 
+        :param cluster_time: a ``$clusterTime`` document.
         :raises TypeError: it is no mapping.
         :raises ValueError: it holds no ``clusterTime``.
         """
@@ -357,6 +358,7 @@ class ClientSession(SessionState):
     def advance_operation_time(self, operation_time: Timestamp) -> None:
         """Take over the :attr:`operation_time` of another session, if it is later, to see what that has seen.
 
+        :param operation_time: a :class:`~bson.timestamp.Timestamp`.
         :raises TypeError: it is no :class:`~bson.timestamp.Timestamp`.
         """
         if not isinstance(operation_time, Timestamp):
@@ -419,8 +421,9 @@ class ClientSession(SessionState):
     ) -> TransactionContext:
         """Start a transaction: the operations of this session that follow are part of it, until its end.
 
-        Nothing is sent before the first of them. The options are those of :class:`TransactionOptions`.
+        Nothing is sent before the first of them.
 
+        :param read_concern: and the other arguments: see :class:`TransactionOptions`.
         :returns: for ``async with``, which commits or aborts at its end; without it call :meth:`commit_transaction` or
             :meth:`abort_transaction`.
         :raises InvalidOperation: a transaction is in progress, it is a snapshot session, or it has ended.
@@ -548,6 +551,8 @@ class ClientSession(SessionState):
         repeated when its outcome is unknown.
 
         :param callback: called with this session; its result may be a value, a Deferred or a coroutine.
+        :param read_concern: and ``write_concern``, ``read_preference``, ``max_commit_time_ms``: see
+            :class:`TransactionOptions`.
         :returns: a Deferred that fires with the function's result once it is committed. It fails with the error of the
             function or of the commit; with :class:`~txmongo.errors.NetworkTimeout`, caused by the last error, when time
             is up; with ``CancelledError`` if it is cancelled: the transaction is then aborted, unless its commit was

@@ -121,6 +121,7 @@ class GridFSBucket:
         """As :meth:`open_upload_stream`, with an ``_id`` of the application's.
 
         :param file_id: the file's ``_id``: of any type that BSON has but an array or a regular expression.
+        :param filename: and the other arguments: see :meth:`open_upload_stream`.
         """
         _check_name("filename", filename)
         size = self._chunk_size
@@ -169,8 +170,10 @@ class GridFSBucket:
     ) -> Deferred[None]:
         """As :meth:`upload_from_stream`, with an ``_id`` of the application's.
 
-        :param file_id: the file's ``_id``; :class:`~txmongo.gridfs.FileExists` if it is taken.
-        :returns: a Deferred that fires with ``None``.
+        :param file_id: the file's ``_id``.
+        :param filename: and the other arguments: see :meth:`upload_from_stream`.
+        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.gridfs.FileExists` if the ``_id``
+            is taken, and as that of :meth:`upload_from_stream`.
         """
         check_source(source, None)
         grid_in = self.open_upload_stream_with_id(file_id, filename, chunk_size_bytes, metadata, session, **timing)
@@ -234,6 +237,9 @@ class GridFSBucket:
         """As :meth:`download_to_stream`, for one of the files of a name.
 
         :param filename: and ``revision``: as of :meth:`open_download_stream_by_name`.
+        :param destination: as of :meth:`download_to_stream`.
+        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.gridfs.NoFile` if there is no such
+            file, and as that of :meth:`download_to_stream`.
         """
         _check_destination(destination)
         opening = self.open_download_stream_by_name(filename, revision, session, **timing)
@@ -247,6 +253,7 @@ class GridFSBucket:
             async for grid_out in bucket.find({"metadata.pages": {"$gt": 10}}).sort("uploadDate", -1):
                 print(grid_out.filename, grid_out.length)
 
+        :param args: and ``kwargs``: these arguments, by position in this order or by name.
         :param filter: which files, by the fields of their documents: ``filename``, ``length``, ``uploadDate`` and what
             stands in ``metadata``; all of them if it is not given.
         :param skip: how many files to leave out at the start.
@@ -259,7 +266,7 @@ class GridFSBucket:
         :param max_time_ms: milliseconds that the server may work.
         :param comment: any BSON value, for the server's log and profiler.
         :returns: a :class:`GridOutCursor`, which is a Deferred of a list of :class:`GridOut` and more; nothing is sent
-            before it is used.
+            before it is used. It fails as every operation (see the class).
         """
         return GridOutCursor(self._bucket, *args, **kwargs)
 
@@ -336,7 +343,7 @@ class GridFSBucket:
     def drop(self, session: Any = None, **timing: Unpack[Timing]) -> Deferred[None]:
         """Drop the bucket: both collections, with all files.
 
-        :returns: a Deferred that fires with ``None``.
+        :returns: a Deferred that fires with ``None``. It fails as every operation (see the class).
         """
         self._bucket.check_session(session)
         return Deferred.fromCoroutine(self._drop(session, Times.begin(self._bucket.files, timing)))

@@ -87,7 +87,8 @@ class GridFS:
 
         :param file_id: its ``_id``.
         :returns: a Deferred that fires with ``[(True, result), (True, result)]``, the
-            :class:`~pymongo.results.DeleteResult` for the file's document and for its chunks.
+            :class:`~pymongo.results.DeleteResult` for the file's document and for its chunks. It fails as every
+            operation (see the class).
         """
         return Deferred.fromCoroutine(self._delete(file_id))
 
@@ -137,7 +138,8 @@ class GridFS:
     def list(self) -> Deferred[list[str]]:
         """The names of all files, each once.
 
-        :returns: a Deferred that fires with the list of names. Files without one are not told of.
+        :returns: a Deferred that fires with the list of names. Files without one are not told of. It fails as every
+            operation (see the class).
         """
         names = self._bucket.files.distinct("filename")
         return names.addCallback(lambda found: [name for name in found if name is not None])
@@ -146,7 +148,7 @@ class GridFS:
         """How many files of a name there are.
 
         :param filename: the name.
-        :returns: a Deferred that fires with the number.
+        :returns: a Deferred that fires with the number. It fails as every operation (see the class).
         """
         return self._bucket.files.count_documents({"filename": filename})
 

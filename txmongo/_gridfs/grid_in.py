@@ -222,6 +222,7 @@ class GridIn:
         """Set a field of the file's document, also after :meth:`close`.
 
         :param name: its name, or that of the attribute which shows it.
+        :param value: its new value: anything that BSON can hold.
         :returns: a Deferred that fires with ``None``, for a closed file when the document was updated. It fails as
             every operation of a :class:`~txmongo.collection.Collection`.
         :raises AttributeError: it is read-only.

@@ -195,6 +195,7 @@ class GridOut:
     def write(self, value: Any) -> NoReturn:
         """Refused.
 
+        :param value: whatever it is.
         :raises OSError: always: a stored file cannot be changed.
         """
         raise OSError("a stored file cannot be written to")
@@ -265,7 +266,9 @@ class GridOut:
         :param pos: where, in bytes; relative to what ``whence`` says. It may be behind the end, where nothing is read.
         :param whence: ``os.SEEK_SET`` for the start, ``os.SEEK_CUR`` for the current position,
             ``os.SEEK_END`` for the end of the file.
-        :returns: a Deferred that fires with the new position: at once, unless a read is under way.
+        :returns: a Deferred that fires with the new position: at once, unless a read is under way. Behind a read, where
+            what comes of ``os.SEEK_CUR`` is not known yet, it fails with ``OSError`` if the position would be before
+            the start.
         :raises TypeError: ``pos`` is not an int.
         :raises OSError: the position would be before the start, or ``whence`` is none of the three.
         :raises ValueError: the file is closed.

@@ -232,7 +232,8 @@ class LegacyCollection:
         :param doc: the document.
         :param safe: whether to wait for the server's answer; the collection's write concern if it is not given.
         :param kwargs: ``w``, ``wtimeout``, ``j`` and ``fsync``: the write concern.
-        :returns: a Deferred as that of :meth:`update`, or for a document without ``_id`` as that of :meth:`insert`.
+        :returns: a Deferred that fires, and fails, as that of :meth:`update`; for a document without ``_id`` as that of
+            :meth:`insert`.
         :raises TypeError: an argument is not of its type.
         """
         warn_deprecated("Collection.save", "replace_one with upsert=True, or insert_one")

@@ -112,11 +112,17 @@ class NamedTupleLike:
         return value in tuple(self)
 
     def index(self, value: Any) -> int:
-        """The place of the first field that has this value."""
+        """The place of the first field that has a value; as of a tuple.
+
+        :param value: the value.
+        """
         return tuple(self).index(value)
 
     def count(self, value: Any) -> int:
-        """How many fields have this value."""
+        """How many fields have a value; as of a tuple.
+
+        :param value: the value.
+        """
         return tuple(self).count(value)
 
     def _asdict(self) -> dict[str, Any]:
@@ -187,6 +193,7 @@ class _Message(NamedTupleLike, op_legacy.LegacyMessage):
     def decode(cls, request_id: int, response_to: int, opcode: int, message_data: bytes) -> Self:
         """Return the message in ``message_data``.
 
+        :param request_id: and ``response_to``, ``opcode``: what the header says.
         :param message_data: all that follows the header.
         :raises ProtocolError: if it is not exactly one correct message of this opcode.
         """
@@ -395,7 +402,10 @@ class Msg(op_msg.Msg, metaclass=_MsgType):
 
     @classmethod
     def create_flag_bits(cls, not_more_to_come: bool) -> int:
-        """The flag bits of a command: 0 for one that is to be answered."""
+        """The flag bits of a command.
+
+        :param not_more_to_come: whether it is to be answered: 0 then.
+        """
         return 0 if not_more_to_come else op_msg.MORE_TO_COME
 
 

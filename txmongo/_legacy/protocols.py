@@ -56,6 +56,7 @@ class MongoDecoder:
     def feed(self, data: bytes) -> None:
         """Add bytes as they came from the network, cut anywhere.
 
+        :param data: the bytes.
         :raises ProtocolError: they are not the MongoDB wire protocol; nothing more can be decoded.
         """
         self._frames.extend(self._decoder.feed(data))
@@ -71,8 +72,10 @@ class MongoDecoder:
 
     @staticmethod
     def decode(message_data: Frame) -> AnyMessage:
-        """The message that a whole frame, header included, holds.
+        """The message that a whole frame holds.
 
+        :param message_data: its bytes, header included.
+        :returns: one of the classes of this module.
         :raises ProtocolError: the frame is not a well-formed message.
         """
         return decode_message(message_data, message_types=MESSAGE_TYPES)
@@ -110,7 +113,8 @@ class MongoServerProtocol(MongoReceiverProtocol):
     """Receives messages of any kind and calls a hook for each: the base of fake servers and proxies.
 
     A subclass overrides the hooks it cares about; the others do nothing. Each has two names: ``handle_query``, which is
-    called, and TxMongo 15.2's ``handle_QUERY``, which that calls unless it is overridden.
+    called, and TxMongo 15.2's ``handle_QUERY``, which that calls unless it is overridden. ``request`` is the message,
+    one of the classes of this module; an exception that a hook raises closes the connection and is logged by Twisted.
     """
 
     def handle(self, request: AnyMessage) -> None:
@@ -177,7 +181,10 @@ class MongoServerProtocol(MongoReceiverProtocol):
 
 
 class MongoClientProtocol(Protocol):
-    """Sends messages of any kind, the legacy ones included, without waiting for anything."""
+    """Sends messages of any kind, the legacy ones included, without waiting for anything.
+
+    ``request`` is the message, one of the classes of this module; it is sent under a new request id.
+    """
 
     def get_request_id(self) -> int:
         """A request id that no other request of this process uses at the moment."""

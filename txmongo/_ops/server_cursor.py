@@ -451,7 +451,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
         :param timeout: seconds to wait for it, at the most.
         :param deadline: when to stop waiting, on the reactor's clock. Both end in
-            :class:`~txmongo.errors.TimeExceeded`, and otherwise as a cancel.
+            :class:`~txmongo.errors.TimeExceeded`, and otherwise as a cancel. ``_deadline`` is the same.
         :returns: a Deferred that fires with the list of documents, which may be empty; :attr:`exhausted` tells whether
             more can follow. It fails as that of the cursor itself. Cancelling the only one that waits gives the cursor
             up: what the server sent after that would be lost.

@@ -76,7 +76,10 @@ class CertificateAuthority:
         return self._issue(name, "txmongo clients", [ExtendedKeyUsageOID.CLIENT_AUTH], [], password, expired)
 
     def tls_files(self, *, require_client_certificate: bool = False) -> TLSFiles:
-        """A new server certificate, and a client's, as what ``Mongod(tls=...)`` takes."""
+        """A new server certificate, and a client's, as what ``Mongod(tls=...)`` takes.
+
+        :param require_client_certificate: have the server refuse clients that present none.
+        """
         return TLSFiles(
             certificate_key_file=self.server(),
             ca_file=self.ca_file,

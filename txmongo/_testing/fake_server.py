@@ -112,7 +112,10 @@ class FakeServer:
         self._script[command] = deque(answers)
 
     def commands(self, name: str) -> list[Mapping[str, Any]]:
-        """The documents of the commands of this name that came, in order."""
+        """The documents of the commands of one name that came, in order.
+
+        :param name: such as ``insert``.
+        """
         return [command.document for command in self.received if command.name == name]
 
     @property
@@ -130,8 +133,10 @@ class FakeServer:
     def listen(self, reactor: Any, *, interface: str = "127.0.0.1", port: int = 0) -> defer.Deferred[FakeServer]:
         """Listen on the loopback interface.
 
+        :param reactor: that listens.
+        :param interface: the address to listen on.
         :param port: a free one if not given.
-        :returns: a Deferred of this server.
+        :returns: a Deferred that fires with this server. It fails with ``CannotListenError`` if the port is in use.
         """
 
         def listening(port: Any) -> FakeServer:
@@ -159,7 +164,7 @@ class FakeServer:
     def stop(self) -> defer.Deferred[None]:
         """Close every connection and stop listening.
 
-        :returns: a Deferred of None, once nothing of it is left in the reactor.
+        :returns: a Deferred that fires with ``None`` when nothing of it is left in the reactor; it does not fail.
         """
         self.hang_up()
         port, self._port = self._port, None
@@ -170,7 +175,10 @@ class FakeServer:
     # --- in memory ---
 
     def endpoint(self, clock: interfaces.IReactorTime) -> interfaces.IStreamClientEndpoint:
-        """An endpoint that connects to it in memory, the clock carrying the bytes."""
+        """An endpoint that connects to it in memory.
+
+        :param clock: carries the bytes.
+        """
         return MemoryEndpoint(clock, self._accept)
 
     # --- one connection ---

@@ -92,6 +92,7 @@ class FaultProxy:
     def start(self, *, interface: str = "127.0.0.1", port: int = 0) -> defer.Deferred[FaultProxy]:
         """Listen on the loopback interface; after a :meth:`stop`, on the same port as before.
 
+        :param interface: the address to listen on.
         :param port: a free one if not given.
         :returns: a Deferred that fires with this proxy. It fails with ``CannotListenError`` if the port is in use.
         """
@@ -148,7 +149,10 @@ class FaultProxy:
         return len(self._pairs)
 
     def endpoint(self, clock: interfaces.IReactorTime) -> interfaces.IStreamClientEndpoint:
-        """An endpoint that connects to it in memory, the clock carrying the bytes."""
+        """An endpoint that connects to it in memory.
+
+        :param clock: carries the bytes.
+        """
         return MemoryEndpoint(clock, self._accept)
 
     def _accept(self) -> protocol.Protocol:
@@ -170,12 +174,17 @@ class FaultProxy:
         """Pass everything on only after some time.
 
         :param seconds: how long each byte takes in each of the directions.
+        :param direction: to the server, to the client, or both.
         """
         for faults in self._of(direction):
             faults.delay = seconds
 
     def throttle(self, bytes_per_second: float, direction: Direction = Direction.BOTH) -> None:
-        """Pass no more than this on, through each connection and each of the directions."""
+        """Pass bytes on slowly, through each connection and each of the directions.
+
+        :param bytes_per_second: how many at most.
+        :param direction: to the server, to the client, or both.
+        """
         for faults in self._of(direction):
             faults.rate = bytes_per_second
 
@@ -183,6 +192,8 @@ class FaultProxy:
         """Pass nothing on, not even that a connection was closed; connections stay open and new ones can be made.
 
         That is how a network looks that was cut, or a machine that lost its power.
+
+        :param direction: to the server, to the client, or both.
         """
         for faults in self._of(direction):
             faults.held = True
@@ -191,6 +202,7 @@ class FaultProxy:
         """Close a connection as soon as some bytes more have gone through it, in the middle of a message.
 
         :param count: how many are still let through, counted for each connection from now on.
+        :param direction: in which they go.
         :param connections: how many connections meet with that, the first ones to get so far.
         """
         for faults in self._of(direction):

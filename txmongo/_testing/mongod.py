@@ -178,8 +178,8 @@ class Mongod:
     def start(self) -> defer.Deferred[Mongod]:
         """Start it, or start it again on its old port and data after :meth:`kill`.
 
-        :returns: a Deferred of itself, once it takes commands (with ``auth``: of the root user). It fails with
-            :class:`MongodNotFound`, or with :class:`MongodFailed` and the last lines of its log.
+        :returns: a Deferred that fires with itself once it takes commands (with ``auth``: of the root user). It fails
+            with :class:`MongodNotFound`, or with :class:`MongodFailed` and the last lines of its log.
         """
         return defer.Deferred.fromCoroutine(self._start())
 
@@ -252,7 +252,8 @@ class Mongod:
     def create_root_user(self) -> defer.Deferred[None]:
         """Make the root user by the localhost exception; :meth:`start` does it for a standalone with ``auth``.
 
-        :returns: a Deferred of None; from then on :attr:`credentials` are set.
+        :returns: a Deferred that fires with ``None``; from then on :attr:`credentials` are set. It fails as that of
+            :meth:`command`.
         """
 
         def created(_: object) -> None:
@@ -265,8 +266,10 @@ class Mongod:
     def command(self, database: str, command: Mapping[str, Any]) -> defer.Deferred[dict[str, Any]]:
         """Run a command on a connection of its own, as the root user if there is one; say, to set a fail point.
 
-        :returns: a Deferred of the reply; it fails with :class:`~txmongo.errors.OperationFailure` if the command does,
-            and with :class:`~txmongo.errors.AutoReconnect` if the server cannot be reached.
+        :param database: the name of the database that it is for.
+        :param command: the whole command, its name first.
+        :returns: a Deferred that fires with the reply. It fails with :class:`~txmongo.errors.OperationFailure` if the
+            command does, and with :class:`~txmongo.errors.AutoReconnect` if the server cannot be reached.
         """
         return defer.Deferred.fromCoroutine(self._run_command(database, command))
 
@@ -297,14 +300,14 @@ class Mongod:
     def kill(self) -> defer.Deferred[None]:
         """Kill it (SIGKILL); port and data stay for the next :meth:`start`.
 
-        :returns: a Deferred of None, once it is gone.
+        :returns: a Deferred that fires with ``None`` when it is gone; it does not fail.
         """
         return defer.succeed(None) if self._den is None else self._den.kill().addCallback(lambda _: None)
 
     def stop(self) -> defer.Deferred[None]:
         """Kill it and remove its data.
 
-        :returns: a Deferred of None, once both are gone.
+        :returns: a Deferred that fires with ``None`` when both are gone; it does not fail.
         """
         den, self._den = self._den, None
         self.port = self.credentials = None

@@ -103,8 +103,8 @@ class ReplicaSet:
     def start(self) -> defer.Deferred[ReplicaSet]:
         """Start the members, make them a set and wait for its primary.
 
-        :returns: a Deferred of itself. It fails as :meth:`Mongod.start` does, or with :class:`NotInTime`, and then
-            leaves nothing behind.
+        :returns: a Deferred that fires with itself. It fails as that of :meth:`Mongod.start`, or with
+            :class:`NotInTime`, and then leaves nothing behind.
         """
         return defer.Deferred.fromCoroutine(self._start())
 
@@ -167,7 +167,7 @@ class ReplicaSet:
 
         :param other_than: a member that is not meant, such as the one just killed.
         :param timeout: in seconds; ``start_timeout`` if not given.
-        :returns: a Deferred of the member; it fails with :class:`NotInTime` when time is up.
+        :returns: a Deferred that fires with the member; it fails with :class:`NotInTime` when time is up.
         """
 
         async def primary() -> Mongod | None:
@@ -191,7 +191,8 @@ class ReplicaSet:
         """Make the primary step down.
 
         :param seconds: for which it will not be primary again.
-        :returns: a Deferred of the new primary; it fails with :class:`NotInTime` if none is elected.
+        :returns: a Deferred that fires with the new primary. It fails with :class:`NotInTime` if none is elected, and
+            with :class:`~txmongo.errors.OperationFailure` if the primary refuses.
         """
         return defer.Deferred.fromCoroutine(self._step_down(seconds))
 
@@ -206,7 +207,8 @@ class ReplicaSet:
     def kill(self, member: Mongod) -> defer.Deferred[None]:
         """Kill a member (SIGKILL); its port and data stay for :meth:`restart`.
 
-        :returns: a Deferred of None, once it is gone.
+        :param member: one of :attr:`members`.
+        :returns: a Deferred that fires with ``None`` when it is gone; it does not fail.
         """
         self._frozen.discard(member)
         return member.kill()
@@ -214,7 +216,9 @@ class ReplicaSet:
     def restart(self, member: Mongod) -> defer.Deferred[Mongod]:
         """Kill a member if it runs and start it again on its old port and data.
 
-        :returns: a Deferred of the member, once it is primary or secondary again.
+        :param member: one of :attr:`members`.
+        :returns: a Deferred that fires with the member when it is primary or secondary again. It fails as that of
+            :meth:`Mongod.start`, or with :class:`NotInTime`.
         """
         return defer.Deferred.fromCoroutine(self._restart(member))
 
@@ -225,19 +229,25 @@ class ReplicaSet:
         return member
 
     def freeze(self, member: Mongod) -> None:
-        """Stop a member in its tracks (SIGSTOP): its sockets stay open and nobody answers."""
+        """Stop a member in its tracks (SIGSTOP): its sockets stay open and nobody answers.
+
+        :param member: one of :attr:`members`.
+        """
         self._frozen.add(member)
         member.freeze()
 
     def thaw(self, member: Mongod) -> None:
-        """Let a frozen member go on (SIGCONT)."""
+        """Let a frozen member go on (SIGCONT).
+
+        :param member: one of :attr:`members`.
+        """
         self._frozen.discard(member)
         member.thaw()
 
     def stop(self) -> defer.Deferred[None]:
         """Kill the members and remove their data.
 
-        :returns: a Deferred of None, once all are gone.
+        :returns: a Deferred that fires with ``None`` when all are gone; it does not fail.
         """
         self._frozen.clear()
         return defer.Deferred.fromCoroutine(_all([member.stop() for member in self.members]))

@@ -69,6 +69,7 @@ class LegacyMessage(abc.ABC):
     def decode(cls, request_id: int, response_to: int, opcode: int, message_data: bytes) -> Self:
         """Return the message in ``message_data``.
 
+        :param request_id: and ``response_to``, ``opcode``: what the header says.
         :param message_data: all that follows the header.
         :raises ProtocolError: if it is not exactly one correct message of this opcode.
         """

@@ -145,7 +145,10 @@ class Msg:
 
         :param body: the command, with ``$db``; its first key is the command's name.
         :param payload: arguments that are lists of documents and are better sent apart from ``body``.
+        :param codec_options: how both are encoded.
         :param acknowledged: whether the server is to answer.
+        :param request_id: the message's own id; 0 for one that it is given when it is sent.
+        :param response_to: the id of the request that it answers.
         """
         sequences = {
             name: [bson.encode(document, codec_options=codec_options) for document in documents]
@@ -240,6 +243,7 @@ class Msg:
         A checksum is verified if a library is there to compute it. Optional flags that are not known are dropped, so
         that they are not forwarded when the message is encoded again.
 
+        :param request_id: and ``response_to``, ``opcode``: what the header says.
         :param message_data: all that follows the header.
         :raises ProtocolError: if it is not exactly one correct OP_MSG; also for a flag that must be understood.
         """

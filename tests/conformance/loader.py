@@ -26,7 +26,17 @@ from typing import Any
 import attrs
 from bson import json_util
 
-__all__ = ["Case", "SpecsUnavailable", "load_cases", "load_file", "read_json", "specs_dir"]
+__all__ = [
+    "PINNED",
+    "Case",
+    "NoSuchSuite",
+    "SpecsUnavailable",
+    "is_pinned",
+    "load_cases",
+    "load_file",
+    "read_json",
+    "specs_dir",
+]
 
 PINNED = "pymongo==4.20.0"
 PINNED_ARCHIVE = "pymongo-4.20.0.tar.gz"
@@ -78,6 +88,10 @@ class SpecsUnavailable(Exception):
     """The specification tests could neither be found nor downloaded."""
 
 
+class NoSuchSuite(SpecsUnavailable):
+    """The tree has no such folder, or no test in it."""
+
+
 @attrs.frozen
 class Case:
     """One specification test.
@@ -108,7 +122,8 @@ def load_cases(suite: str) -> list[Case]:
     """Read every case below a suite's folder, sorted by folder and file, in file order.
 
     :param suite: a folder in the source distribution's naming, such as ``"crud/unified"``; subfolders are included.
-    :raises SpecsUnavailable: there is no such folder, or it holds no test.
+    :raises NoSuchSuite: there is no such folder, or it holds no test.
+    :raises SpecsUnavailable: there are no specification tests at all, or two cases have one name.
     """
     folder = _suite_folder(specs_dir(), suite)
     cases = [
@@ -117,7 +132,7 @@ def load_cases(suite: str) -> list[Case]:
         for case in load_file(path, _case_folder(suite, path.parent.relative_to(folder)))
     ]
     if not cases:
-        raise SpecsUnavailable(f"no specification tests in {folder} (suite {suite!r})")
+        raise NoSuchSuite(f"no specification tests in {folder} (suite {suite!r})")
     _refuse_shadowing(cases)
     return cases
 
@@ -140,6 +155,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def is_pinned() -> bool:
+    """Whether the tests are those of the pinned source distribution, not of a tree that was named."""
+    return not os.environ.get("TXMONGO_SPECS_DIR")
+
+
 def specs_dir() -> Path:
     """The folder that holds the suites, in either naming.
 
@@ -148,10 +168,9 @@ def specs_dir() -> Path:
 
     :raises SpecsUnavailable: with what to do about it.
     """
-    named = os.environ.get("TXMONGO_SPECS_DIR")
-    if not named:
+    if is_pinned():
         return _cached_specs()
-    root = Path(named)
+    root = Path(named := os.environ["TXMONGO_SPECS_DIR"])
     for candidate in (root / "test", root / "source", root):
         if _holds_suites(candidate):
             return candidate.resolve()
@@ -167,7 +186,7 @@ def _suite_folder(root: Path, suite: str) -> Path:
     for candidate in (root / suite, root / _specification_folder(suite)):
         if candidate.is_dir():
             return candidate
-    raise SpecsUnavailable(f"no suite {suite!r} in {root}")
+    raise NoSuchSuite(f"no suite {suite!r} in {root}")
 
 
 def _specification_folder(suite: str) -> PurePosixPath:

@@ -8,11 +8,11 @@ from twisted.internet import defer, reactor
 from twisted.trial.unittest import TestCase
 
 from tests.conformance import bookkeeping
-from tests.conformance.loader import Case, load_cases
+from tests.conformance.loader import Case, is_pinned
 from tests.conformance.mutations import Mutation, mutations
 from tests.conformance.suites import UNIFIED
 from tests.conformance.test_bookkeeping import runs
-from tests.conformance.test_unified import DEPLOYMENTS, Clients
+from tests.conformance.test_unified import DEPLOYMENTS, Clients, available
 from tests.conformance.unified.entities import Makings
 from tests.conformance.unified.failures import FormatError, Mismatch
 from tests.conformance.unified.requirements import unmet
@@ -37,8 +37,9 @@ class MutationTests(TestCase):
         survivors = [str(mutation) for mutation in chosen if not await noticed(mutation)]
         for survivor in survivors:
             print(f"not noticed: {survivor}")
-        self.assertEqual(len(chosen), COUNT)
-        self.assertLessEqual(len(survivors), COUNT * (1 - LEAST_NOTICED), "\n".join(survivors))
+        if is_pinned():
+            self.assertEqual(len(chosen), COUNT)
+        self.assertLessEqual(len(survivors), len(chosen) * (1 - LEAST_NOTICED), "\n".join(survivors))
 
 
 async def choose(count: int) -> list[Mutation]:
@@ -50,7 +51,7 @@ async def choose(count: int) -> list[Mutation]:
         case
         for suite in UNIFIED
         if not suite.endswith("valid-fail")
-        for case in load_cases(suite)
+        for case in available(suite)
         if runs(case, facts, skips)
     ]
     seeded.shuffle(cases)

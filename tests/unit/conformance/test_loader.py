@@ -91,11 +91,11 @@ class LoadCasesTests(SynchronousTestCase):
 
     def test_unknown_suite(self) -> None:
         """A suite that is not there is an error."""
-        self.assertRaises(loader.SpecsUnavailable, loader.load_cases, "nothing")
+        self.assertRaises(loader.NoSuchSuite, loader.load_cases, "nothing")
 
     def test_empty_suite(self) -> None:
         """A suite without a case is an error, not a pass."""
-        self.assertRaises(loader.SpecsUnavailable, loader.load_cases, "crud/unified")
+        self.assertRaises(loader.NoSuchSuite, loader.load_cases, "crud/unified")
 
 
 class ArchiveTests(SynchronousTestCase):

@@ -182,6 +182,9 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         command: dict[str, Any] = {"explain": {"find": self._collection.name, **fields}}
         if isinstance(self._verbosity, str):
             command["verbosity"] = self._verbosity
+        if "maxTimeMS" in fields:
+            # A limit of what runs, which is the explaining.
+            command["maxTimeMS"] = command["explain"].pop("maxTimeMS")
         return command
 
     def _first_operation(self) -> CursorOperation:

@@ -1134,6 +1134,12 @@ class OptionTests(CursorCase):
         self.assertIs(results[0][0], results[0])
         self.assertFalse(cursor.started)
 
+    def test_limited_explain(self) -> None:
+        """A time limit is that of the explaining, a verbosity stands beside it."""
+        self.things.find({}, max_time_ms=50).explain("executionStats").addCallback(self.fail)
+        expected = {"explain": {"find": "things", "filter": {}}, "verbosity": "executionStats", "maxTimeMS": 50}
+        self.assertEqual(self.executor.commands[0], expected)
+
     def test_find_one(self) -> None:
         """The same options find one document."""
         found = self.things.find_one({"x": 1}, sort=[("a", -1)], allow_partial_results=True)

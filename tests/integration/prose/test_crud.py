@@ -1,4 +1,7 @@
-"""Prose tests of the CRUD specification: what the server says of an error is kept. The others want MongoDB 8.0."""
+"""Prose tests of the CRUD specification: what the server says of an error is kept, and a plan may be limited in time.
+
+16 is in ``tests/unit/prose/test_crud.py``; the others want MongoDB 8.0.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,17 @@ class ErrorInfoTests(CollectionTestCase):
         [event] = events.of(monitoring.CommandSucceededEvent, "insert")
         self.assertEqual(raised.details["errInfo"], event.reply["writeErrors"][0]["errInfo"])
         self.assertIn("failingDocumentId", raised.details["errInfo"])
+
+
+class ExplainTests(CollectionTestCase):
+    """``explain``."""
+
+    async def test_max_time_14(self) -> None:
+        """A time limit is one of the explaining, not of what is explained."""
+        await self.things.insert_one({"name": "john doe"})
+        self.commands.sent.clear()
+        plan = await self.things.find({"name": "john doe"}).max_time_ms(2000).explain()
+        self.assertIn("queryPlanner", plan)
+        [command] = self.commands.sent
+        self.assertEqual(command["maxTimeMS"], 2000)
+        self.assertNotIn("maxTimeMS", command["explain"])

@@ -1,13 +1,15 @@
 """Prose tests of the sessions specification that ``tests/integration/test_sessions.py`` does not have.
 
-There are 2 (``test_last_in_first_out``), 4, 5 and 6 (``test_every_method``). 10 is checked after every test case of a
-collection. 1 is in ``tests/unit/test_sessions.py``; 18 and 19 want a server without sessions, see
+There are 2 (``test_last_in_first_out``), 4, 5 and 6 (``test_every_method``; here for GridFS). 10 is checked after every
+test case of a collection. 1 is in ``tests/unit/test_sessions.py``; 18 and 19 want a server without sessions, see
 ``tests/unit/prose/test_sessions.py``. 7 and 12 to 17 are about what this driver does not have: users that change, forks
 in mid-work, OP_QUERY; but for 14.
 """
 
 from __future__ import annotations
 
+import inspect
+import io
 from typing import Any
 
 from pymongo import monitoring
@@ -18,6 +20,8 @@ from twisted.internet import defer
 from tests.integration.prose.events import CommandEvents
 from tests.integration.servers import CollectionTestCase
 from txmongo.connection import ConnectionPool
+from txmongo.errors import InvalidOperation
+from txmongo.gridfs import GridFSBucket
 
 READ_PREFERENCES = (Primary(), PrimaryPreferred(), Secondary(), SecondaryPreferred(), Nearest())
 
@@ -115,6 +119,84 @@ class ImplicitTests(_Case):
             counts.append(len({command["lsid"]["id"] for command in events.started_commands()}))
         self.assertLess(max(counts), 8)
         self.assertEqual(min(counts), 1)
+
+
+class BucketTests(_Case):
+    """The methods of GridFS that take a session; those of collections are in ``tests/integration/test_sessions.py``."""
+
+    on_replica_set = True
+
+    def calls(self, bucket: GridFSBucket) -> list[Any]:
+        """One call of each, all of which can be made one after the other."""
+        return [
+            (bucket.upload_from_stream, "a", b"1"),
+            (bucket.upload_from_stream_with_id, 1, "b", b"2"),
+            (self.upload, bucket.open_upload_stream, "c"),
+            (self.upload, bucket.open_upload_stream_with_id, 2, "d"),
+            (bucket.download_to_stream, 1, io.BytesIO()),
+            (bucket.download_to_stream_by_name, "a", io.BytesIO()),
+            (self.download, bucket.open_download_stream, 2),
+            (self.download, bucket.open_download_stream_by_name, "c"),
+            (bucket.find, {}),
+            (bucket.rename, 1, "e"),
+            (bucket.rename_by_name, "d", "f"),
+            (bucket.delete, 1),
+            (bucket.delete_by_name, "f"),
+            (bucket.drop,),
+        ]
+
+    async def upload(self, method: Any, *arguments: Any, session: Any) -> None:
+        """Write a file."""
+        stream = method(*arguments, session=session)
+        await stream.write(b"3")
+        await stream.close()
+
+    async def download(self, method: Any, *arguments: Any, session: Any) -> None:
+        """Read a file."""
+        stream = await method(*arguments, session=session)
+        self.assertEqual(await stream.read(), b"3")
+
+    def test_all_methods(self) -> None:
+        """None is left out of these calls."""
+        bucket = GridFSBucket(self.client.txmongo_tests)
+        called = {getattr(part, "__name__", "") for call in self.calls(bucket) for part in call}
+        taking = {
+            name
+            for name, method in inspect.getmembers(GridFSBucket, inspect.isfunction)
+            if not name.startswith("_") and "session" in inspect.signature(method).parameters
+        }
+        self.assertEqual(taking - called, set())
+
+    async def test_given_4(self) -> None:
+        """All that a method of a bucket does is done in the session that it is given."""
+        bucket = GridFSBucket(self.client.txmongo_tests)
+        async with self.client.start_session() as session:
+            for method, *arguments in self.calls(bucket):
+                self.commands.sent.clear()
+                await method(*arguments, session=session)
+                ids = {command["lsid"]["id"] for command in self.commands.sent}
+                self.assertEqual(ids, {session.session_id["id"]}, (method, arguments))
+        self.assertEqual(self.in_use, 0)
+
+    async def test_foreign_and_ended_5_6(self) -> None:
+        """Sessions of another client and sessions that have ended are refused, and nothing is sent."""
+        bucket = GridFSBucket(self.client.txmongo_tests)
+        ended = self.client.start_session()
+        await ended.end_session()
+        other, _ = self.connect()
+        async with other.start_session() as foreign:
+            for method, *arguments in self.calls(bucket):
+                for session in (ended, foreign):
+                    self.commands.sent.clear()
+                    await self.failure(
+                        defer.Deferred.fromCoroutine(_call(method, arguments, session)), InvalidOperation
+                    )
+                    self.assertEqual(self.commands.sent, [], (method, arguments))
+        self.assertEqual(self.in_use, 0)
+
+
+async def _call(method: Any, arguments: list[Any], session: Any) -> Any:
+    return await method(*arguments, session=session)
 
 
 class Heartbeats(monitoring.ServerHeartbeatListener):

@@ -80,6 +80,10 @@ class CollectionTestCase(TestCase):
         await self.things.drop()
         self.commands.sent.clear()
 
+    def tearDown(self) -> None:
+        """Every session was given back: the sessions specification's prose test 10."""
+        self.assertEqual(self.client._executor.sessions.pool.in_use, 0, "sessions that were not given back")
+
     async def fail_command(self, name: str, **data: Any) -> None:
         """Have the server fail the next command of that name."""
         await self.client.admin.command(

@@ -114,7 +114,7 @@ class DocumentTests(CollectionTestCase):
                 await things.find_one(),
                 (await things.find())[0],
                 (await things.aggregate([]))[0],
-                await anext(things.find(batch_size=1)),
+                await anext(things.find(limit=1)),
             ):
                 self.assertIsInstance(found, kind)
                 self.assertIsInstance(found["nested"], kind)

@@ -213,6 +213,8 @@ class GivenTests(SessionCase):
         await second.end_session()
         third, fourth = self.client.start_session(), self.client.start_session(options=SessionOptions())
         self.assertEqual([each.session_id for each in (third, fourth)], ids[::-1])
+        await third.end_session()
+        await fourth.end_session()
 
     async def test_errors_of_methods(self) -> None:
         """A collection that is there is found in the session too."""

@@ -6,7 +6,7 @@ transport in memory that answers with prepared bytes. The opcodes are printed by
 
 ``budget.json`` holds the figures and the versions that they were counted with. ``tests/unit/test_budget.py`` fails when
 something gets more than 5 % dearer than its figure; ``--write`` records what is counted now, for the commit that is
-worth it.
+worth it. What the C code costs that is called, :mod:`callgrind` tells.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import itertools
 import json
 import pathlib
 import platform
+import re
 import struct
 import sys
 from collections import Counter
@@ -70,13 +71,18 @@ _HELLO = {
 }
 
 
+def pymongo_version() -> str:
+    """PyMongo's version, and whether its C extension is missing: that makes all the difference."""
+    return pymongo.version if bson.has_c() else f"{pymongo.version} without C extension"
+
+
 def versions() -> dict[str, str]:
-    """What the counts depend on beside the driver itself."""
+    """What the counts depend on beside the driver itself; what only mends faults of these does not count."""
     python = f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}"
     return {
         "python": python,
-        "twisted": twisted.__version__,
-        "pymongo": pymongo.version if bson.has_c() else f"{pymongo.version} without C extension",
+        "twisted": ".".join(twisted.__version__.split(".")[:2]),
+        "pymongo": re.sub(r"^(\d+\.\d+)\.\d+", r"\1", pymongo_version()),
     }
 
 
@@ -401,7 +407,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"versions": versions(), "tasks": counted}))
     elif arguments.write:
-        FILE.write_text(json.dumps({"versions": versions(), "tasks": recorded["tasks"] | counted}, indent=2) + "\n")
+        figures_now = {"versions": versions(), "tasks": recorded["tasks"] | counted}
+        FILE.write_text(json.dumps(recorded | figures_now, indent=2) + "\n")
     else:
         reason = different_versions(recorded["versions"], versions())
         print("\n" + (reason or "\n".join(dearer(recorded["tasks"], counted)) or "within the recorded figures"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -71,16 +72,29 @@ def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
                 logging.getLogger("docs").warning("%s is not documented", name, location=f"api/{page.stem}")
 
 
-def without_private_constructor(
+#: What stands in signatures for values that are spelled so that Sphinx could not lay out the whole.
+SHOWN = [
+    (r"<InterfaceClass ([\w.]+)>", r"~\1"),
+    (r"\(<class 'dict'>, False, .*?, DatetimeConversion\.DATETIME\)", "CodecOptions()"),
+]
+
+
+def as_read(
     app: Sphinx, what: str, name: str, value: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Show no arguments of classes whose objects are made by methods only, as their ``__init__`` says."""
+    """Make a signature one for readers.
+
+    Classes whose objects are made by methods only, as their ``__init__`` says, are shown without arguments.
+    """
     if what == "class" and (inspect.getdoc(getattr(value, "__init__", None)) or "").startswith("Made by"):
         return "", returns
+    for pattern, shown in SHOWN:
+        signature = signature and re.sub(pattern, shown, signature)
+        returns = returns and re.sub(pattern, shown, returns)
     return signature, returns
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-signature", without_private_constructor)
+    app.connect("autodoc-process-signature", as_read)
     app.connect("env-check-consistency", check_complete)

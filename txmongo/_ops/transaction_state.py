@@ -32,13 +32,17 @@ _COMMIT_WTIMEOUT = 10_000
 class TransactionState(enum.Enum):
     """What the specification calls the states of a ClientSession."""
 
+    #: None was started yet.
     NONE = "none"
     #: Started by the application; the server has heard nothing of it.
     STARTING = "starting"
+    #: At least one operation was sent in it.
     IN_PROGRESS = "in_progress"
+    #: The application has committed it.
     COMMITTED = "committed"
     #: Committed without a command: there was nothing to be told to the server, and nothing is to be repeated.
     COMMITTED_EMPTY = "committed_empty"
+    #: The application, or a block that it left by an exception, has aborted it.
     ABORTED = "aborted"
 
 

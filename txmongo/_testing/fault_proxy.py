@@ -24,8 +24,11 @@ _SLICE: Final = 0.05
 class Direction(enum.Flag):
     """Which way bytes go."""
 
+    #: From the client to the server.
     TO_SERVER = enum.auto()
+    #: From the server to the client.
     TO_CLIENT = enum.auto()
+    #: Both of these.
     BOTH = TO_SERVER | TO_CLIENT
 
 

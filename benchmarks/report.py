@@ -24,7 +24,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 #: The layers of the driver, and what lies beside and below them, by the modules they consist of.
 LAYERS = {
-    "the fronts: collection, cursor": ("txmongo/collection", "txmongo/cursor", "txmongo/database", "txmongo/bulk"),
+    "the fronts: collection, cursor": (
+        "txmongo/collection",
+        "txmongo/_collection",
+        "txmongo/cursor",
+        "txmongo/database",
+        "txmongo/bulk",
+    ),
     "_ops: operation, attempt, session": ("txmongo/_ops",),
     "_sdam: which server": ("txmongo/_sdam",),
     "_cmap: which connection": ("txmongo/_cmap",),

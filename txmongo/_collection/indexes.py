@@ -1,0 +1,185 @@
+"""The methods of a collection that manage its indexes.
+
+Kept: the index management and enumerating indexes specifications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+from pymongo.operations import IndexModel
+from twisted.internet.defer import Deferred
+
+from txmongo._collection.core import NAMESPACE_NOT_FOUND, CollectionCore, nothing
+from txmongo._legacy.arguments import also_named, index_arguments
+from txmongo._ops.arguments import (
+    index_document,
+    index_name,
+    with_comment,
+)
+from txmongo._ops.client_sessions import check_session
+from txmongo._ops.cursor_times import cursor_times
+from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
+from txmongo._ops.timeouts import Timing, take_timing
+from txmongo.cursor import CommandCursor
+from txmongo.types import DocumentType
+
+if TYPE_CHECKING:
+    from txmongo.types import IndexKeys
+
+__all__ = ["IndexMethods"]
+
+
+class IndexMethods(CollectionCore[DocumentType]):
+    """What :class:`~txmongo.collection.Collection` inherits: creating, dropping and listing indexes."""
+
+    # --- indexes ---
+
+    @also_named(sort_fields="keys")
+    def create_index(self, keys: IndexKeys, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[str]:
+        """Create an index; nothing is changed if there is such a one.
+
+        ::
+
+            await collection.create_index([("name", ASCENDING), ("age", DESCENDING)], unique=True)
+
+        :param keys: a key, or a list of keys and ``(key, direction)`` pairs, or a mapping; or a sort order of
+            :mod:`txmongo.filter`.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: ``name``, ``unique``, ``sparse``, ``expireAfterSeconds``, ``partialFilterExpression``,
+            ``collation``, ``hidden``, ``wildcardProjection`` and what else the server has; ``maxTimeMS`` and
+            ``commitQuorum`` are the command's.
+        :returns: a Deferred that fires with the index's name. It fails with
+            :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
+            (see the class).
+        """
+        options = {name: kwargs.pop(name) for name in ("maxTimeMS", "commitQuorum") if name in kwargs} | take_timing(
+            kwargs
+        )
+        keys, kwargs = index_arguments(keys, kwargs)
+        created = self.create_indexes([IndexModel(keys, **kwargs)], session, comment, **options)
+        return created.addCallback(lambda names: names[0])
+
+    ensure_index = create_index
+
+    def create_indexes(
+        self, indexes: Sequence[IndexModel], session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> Deferred[list[str]]:
+        """Create indexes in one command.
+
+        :param indexes: :class:`~pymongo.operations.IndexModel` objects.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``commitQuorum`` and ``maxTimeMS``.
+        :returns: a Deferred that fires with the list of their names. It fails as that of :meth:`create_index`.
+        """
+        check_session(session, self._sessions)
+        if not isinstance(indexes, list):
+            raise TypeError(f"indexes must be a list, not {type(indexes).__name__}")
+        for index in indexes:
+            if not isinstance(index, IndexModel):
+                raise TypeError(f"indexes must be a list of IndexModel objects, not of {type(index).__name__}")
+        timing = take_timing(kwargs)
+        return self._begin(timing, session)(
+            CreateIndexes(
+                self._database_name,
+                self._name,
+                [index.document for index in indexes],
+                with_comment(kwargs, comment),
+                codec_options=self._codec_options,
+                write_concern=self._write_concern,
+                session=session,
+            )
+        )
+
+    @also_named(index_identifier="index_or_name")
+    def drop_index(
+        self, index_or_name: IndexKeys, session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> Deferred[None]:
+        """Drop an index; that the collection does not exist is no error.
+
+        :param index_or_name: the index's name, or its keys as given to :meth:`create_index` without a name.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.OperationFailure` (code 27)
+            if there is no such index, and as that of :meth:`create_index`.
+        """
+        check_session(session, self._sessions)
+        name = index_or_name
+        if not isinstance(name, str):
+            name = index_name(index_document("index_or_name", name))
+        timing = take_timing(kwargs)
+        operation = DropIndexes(
+            self._database_name,
+            self._name,
+            name,
+            with_comment(kwargs, comment),
+            write_concern=self._write_concern,
+            session=session,
+        )
+        return self._execute_unless_missing(operation, timing).addCallback(nothing)
+
+    def drop_indexes(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[None]:
+        """Drop all indexes but that on ``_id``; that the collection does not exist is no error.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with ``None``. It fails as that of :meth:`create_index`.
+        """
+        return self.drop_index("*", session, comment, **kwargs)
+
+    def list_indexes(
+        self, session: Any = None, comment: Any = None, *, timeout_mode: str | None = None, **timing: Unpack[Timing]
+    ) -> CommandCursor[MutableMapping[str, Any]]:
+        """The indexes as the server describes them; none if the collection does not exist.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :param timeout_mode: as of :meth:`find`.
+        :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list and more. It fails as every
+            operation (see the class).
+        """
+        check_session(session, self._sessions)
+        operation = ListIndexes(
+            self._database_name,
+            self._name,
+            with_comment({}, comment),
+            codec_options=self._codec_options,
+            session=session,
+        )
+        client = self._database.client
+        times = cursor_times(client._executor, self._timeout, timing, timeout_mode, session=session)
+        return CommandCursor(client, operation, comment=comment, empty_on=(NAMESPACE_NOT_FOUND,), times=times)
+
+    def list_index_names(
+        self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]
+    ) -> Deferred[list[str]]:
+        """The names of the indexes; none if the collection does not exist.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :returns: a Deferred that fires with a list of str. It fails as every operation (see the class).
+        """
+        return self.list_indexes(session, comment, **timing).addCallback(_names)
+
+    def index_information(
+        self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]
+    ) -> Deferred[dict[str, Any]]:
+        """The indexes by name, their keys as lists of ``(key, direction)`` pairs.
+
+        :param comment: any BSON value, for the server's log and profiler.
+        :returns: a Deferred that fires with a dict such as ``{"_id_": {"v": 2, "key": [("_id", 1)]}}``. It fails as
+            every operation (see the class).
+        """
+        return self.list_indexes(session, comment, **timing).addCallback(_information)
+
+
+def _names(indexes: list[MutableMapping[str, Any]]) -> list[str]:
+    return [index["name"] for index in indexes]
+
+
+def _information(indexes: list[MutableMapping[str, Any]]) -> dict[str, Any]:
+    information = {}
+    for index in indexes:
+        description = dict(index)
+        description["key"] = list(description["key"].items())
+        information[description.pop("name")] = description
+    return information

@@ -34,6 +34,7 @@ from txmongo._auth import make_credentials
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
+from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
@@ -228,7 +229,8 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
                 completed_handshake=False,
             )
 
-        return Pool(
+        make_pool = BalancedPool if self._settings.load_balanced else Pool
+        return make_pool(
             address,
             self._settings,
             clock=self._reactor,

@@ -363,7 +363,7 @@ class TransactionTests(SessionTestCase):
             session = self.session()
             session.start_transaction()
             self.successResultOf(self.step(session))
-            session.transaction.pin(A)
+            session.transaction.pin_to(A)
             self.answers["abortTransaction"] = [answer]
             self.assertIsNone(self.successResultOf(session.abort_transaction()))
             self.assertEqual(self.names[-1], "abortTransaction")
@@ -386,7 +386,7 @@ class TransactionTests(SessionTestCase):
         self.answers["abortTransaction"] = [waiting]
         aborting = session.abort_transaction()
         session.start_transaction()
-        session.transaction.pin(A)
+        session.transaction.pin_to(A)
         waiting.callback(None)
         self.successResultOf(aborting)
         self.assertEqual(session.transaction.pinned_address, A)

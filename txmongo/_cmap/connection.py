@@ -16,6 +16,7 @@ from txmongo.types import Address
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._cmap.pinning import Pin
     from txmongo.protocol import MongoProtocol
 
 __all__ = ["CheckOut", "Connection", "ConnectionState"]
@@ -39,9 +40,8 @@ class CheckOut:
     :ivar expected: how many seconds the server was expected to take.
     :ivar abandoned: it was checked in although its reply is still to come.
     :ivar patient: ``socketTimeoutMS`` and ``waitQueueTimeoutMS`` do not count for it: ``timeoutMS`` takes their place.
+    :ivar pin: behind a load balancer, the check-out that it shares with other requests; ``None`` if it does not.
     """
-
-    patient: bool = False
 
     __slots__ = (
         "abandoned",
@@ -50,6 +50,8 @@ class CheckOut:
         "exclusive",
         "expected",
         "movable",
+        "patient",
+        "pin",
         "service_class",
         "started_at",
         "unacknowledged",
@@ -69,10 +71,20 @@ class CheckOut:
         self.movable = movable
         self.bounded = bounded
         self.unacknowledged = unacknowledged
+        self.patient = False
+        self.pin: Pin | None = None
         self.connection: Connection | None = None
         self.started_at = 0.0
         self.expected = 0.0
         self.abandoned = False
+
+    def pinned_to(self) -> Pin | None:
+        """The connection to a load balancer that it has to have, and no other."""
+        return None
+
+    def may_pin(self) -> bool:
+        """Whether somebody may keep its connection to a load balancer after it."""
+        return False
 
     def duplicate(self) -> CheckOut:
         """Make the request for a connection for a second copy of this one. *Moving* a request goes like this:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from txmongo._cmap.endpoints import address_text
 from txmongo.errors import AutoReconnect, InvalidOperation, WaitQueueTimeoutError
 from txmongo.types import Address
 
-__all__ = ["CheckOutTimeoutError", "PoolClearedError", "PoolClosedError", "WaitQueueFullError"]
+__all__ = ["CheckOutTimeoutError", "PinnedConnections", "PoolClearedError", "PoolClosedError", "WaitQueueFullError"]
 
 
 class PoolClosedError(InvalidOperation):
@@ -63,15 +65,43 @@ class PoolClearedError(AutoReconnect):
         return cls(f"Connection to {address_text(address)} interrupted due to server monitor timeout", address=address)
 
 
+@attrs.frozen(kw_only=True)
+class PinnedConnections:
+    """How many connections to a load balancer are kept, and for whom."""
+
+    cursors: int
+    transactions: int
+
+
 class CheckOutTimeoutError(WaitQueueTimeoutError):
     """No connection came free in time."""
 
-    def __init__(self, address: Address, *, max_pool_size: int, in_use: int, opening: int, waiting: int) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        max_pool_size: int,
+        in_use: int,
+        opening: int,
+        waiting: int,
+        pinned: PinnedConnections | None = None,
+    ) -> None:
+        """
+        :param pinned: of those in use; ``None`` where none ever is.
+        """
         self.message = "Timed out while checking out a connection from connection pool"
         self.address = address
+        if pinned is None:
+            used = f"connections to {address_text(address)} in use: {in_use}"
+        else:
+            others = in_use - pinned.cursors - pinned.transactions
+            used = (
+                f"connections in use by cursors: {pinned.cursors}, connections in use by transactions: "
+                f"{pinned.transactions}, connections in use by other operations: {others}"
+            )
         super().__init__(
-            f"{self.message}. maxPoolSize: {max_pool_size}, connections to {address_text(address)} in use: {in_use}, "
-            f"opening: {opening}, operations still waiting: {waiting}"
+            f"{self.message}. maxPoolSize: {max_pool_size}, {used}, opening: {opening}, operations still waiting: "
+            f"{waiting}"
         )
 
 

@@ -35,6 +35,7 @@ from txmongo._cmap.connection import CheckOut, Connection, ConnectionState
 from txmongo._cmap.endpoints import address_text
 from txmongo._cmap.errors import (
     CheckOutTimeoutError,
+    PinnedConnections,
     PoolClearedError,
     PoolClosedError,
     WaitQueueFullError,
@@ -434,12 +435,17 @@ class Pool:
             in_use=len(self._connections) + len(self._draining) - self.available_count,
             opening=len(self._openings),
             waiting=len(self._queue) - 1,
+            pinned=self._pinned(),
         )
         self._dequeue(waiter)
         self._publish_failed_check_out(error, waiter.started_at)
         if waiter.deferred is not None and not waiter.deferred.called:
             waiter.deferred.errback(Failure(error))
         self._serve()
+
+    def _pinned(self) -> PinnedConnections | None:
+        """How many connections are kept; ``None`` where that cannot be."""
+        return None
 
     def _waiter_cancelled(self, request: CheckOut, _deferred: Deferred[Connection]) -> None:
         waiter = self._queue.remove(request)

@@ -104,7 +104,7 @@ class Watch:
             due = connection.busy_since + self.limits.stall
             if due <= now:
                 due = now + self.limits.stall
-        if self._socket_timeout is not None:
+        if self._socket_timeout is not None and not _all_patient(connection):
             due = min(due, self._last_sign_of(connection) + self._socket_timeout)
         return due
 
@@ -140,4 +140,8 @@ class Watch:
         timeout = self._socket_timeout
         if timeout is None or self._looked_at - self._last_sign_of(connection) < timeout:
             return False
-        return not all(request.patient for request in connection.in_flight)
+        return not _all_patient(connection)
+
+
+def _all_patient(connection: Connection) -> bool:
+    return all(request.patient for request in connection.in_flight)

@@ -19,7 +19,9 @@ from twisted.python.failure import Failure
 from txmongo._cmap.connection import CheckOut
 from txmongo._deferreds import current_failure
 from txmongo._ops.base import Operation, RetryKind
+from txmongo._ops.client_sessions import in_transaction, pin_of, pin_transaction
 from txmongo._ops.command_events import CommandEvents, SentCommand
+from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.retry import Stage, supports_retryable_writes
 from txmongo._wire.envelope import elements_of, encode_elements
 from txmongo._wire.header import next_request_id
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from txmongo._cmap.connection import Connection
     from txmongo._cmap.description import StreamDescription
+    from txmongo._cmap.pinning import Pin
     from txmongo._ops.client_sessions import Sessions
     from txmongo._ops.retry import History
     from txmongo._ops.session_state import SessionUse
@@ -82,6 +85,8 @@ class Attempt(CheckOut):
 
     # Not slots: nearly every attempt differs from these in nothing, and one is made for every operation.
     abandoned = False
+    patient = False
+    pin: Pin | None = None
     connection: Connection | None = None
     pinned_address: Address | None = None
     server: Server | None = None
@@ -222,6 +227,8 @@ class Attempt(CheckOut):
         except Exception:
             owner.sessions.unsent(use)
             raise
+        if self.pin is not None and use is not None:
+            pin_transaction(use, self.address, self.pin)
         self._request_id = msg.request_id
         if owner.events is not None:
             self._publish_started(owner.events, msg, command, description)
@@ -326,6 +333,16 @@ class Attempt(CheckOut):
     def _publish_failed(self, error: BaseException) -> None:
         assert self._owner.events is not None and self._sent is not None
         self._owner.events.failed(self._sent, error)
+
+    # --- behind a load balancer ---
+
+    def pinned_to(self) -> Pin | None:
+        """The connection that its cursor or its transaction keeps."""
+        return pin_of(self.operation)
+
+    def may_pin(self) -> bool:
+        """Whether it may make a cursor, or begins a transaction."""
+        return isinstance(self.operation, CursorOperation) or in_transaction(self.operation)
 
     # --- the second copy of a request that waited behind a stalled one: see CheckOut.duplicate ---
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from txmongo._cmap.connection import Connection
     from txmongo._cmap.description import StreamDescription
+    from txmongo._cmap.pinning import Pin
     from txmongo.types import Address
 
 __all__ = [
@@ -88,6 +89,7 @@ class Operation(Generic[ResultT]):
     :ivar service_class: the key under which the pool averages how long the server takes, such as ``insert:majority``.
     :ivar bounded: the server is known to answer soon, whatever the data: by ``_id``, ``ping``. Default false.
     :ivar exclusive: needs a connection that nobody shares meanwhile: awaitData, exhaust. Default false.
+    :ivar pin: behind a load balancer, the connection that it has to be sent on; ``None`` if any will do.
     """
 
     __slots__ = (
@@ -117,6 +119,7 @@ class Operation(Generic[ResultT]):
     #: The parts of the command in BSON that are the same for many operations, ``None`` where :meth:`elements` is not to
     #: be asked. The reply of an operation that has them is decoded into a dict, by no type registry.
     template: Any = None
+    pin: Pin | None = None
 
     def __init__(
         self,

@@ -15,8 +15,7 @@ or :data:`~txmongo._ops.transactions.NO_SESSION`.
 2. After the check-out, between ``build`` and ``encode``: ``use = sessions.begin(operation, command, description,
    address, use)``. ``use`` is ``None`` in the first attempt, and what that call returned in each later one and for a
    second copy: they then carry the same session and number. It returns ``None`` where no session is used. Behind a load
-   balancer, if ``use.transaction`` is not ``None`` and has no pin, the executor then pins it to the connection:
-   ``use.transaction.pin(address, release)``.
+   balancer, once the command was encoded, :func:`pin_transaction` has its transaction keep the connection.
 3. If the command was not sent after all (``encode`` or a check of its size raised): ``sessions.unsent(use)``, then 6.
 4. For each reply document with ``ok: 1``, before ``parse``: ``sessions.answered(use, reply)``, unless ``use`` is
    ``None``.
@@ -59,9 +58,10 @@ from txmongo.errors import InvalidOperation, PyMongoError
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo._cmap.pinning import Pin
     from txmongo.types import Address
 
-__all__ = ["Sessions", "check_session", "effective_write_concern", "in_transaction"]
+__all__ = ["Sessions", "check_session", "effective_write_concern", "in_transaction", "pin_of", "pin_transaction"]
 
 _WRITE = RetryKind.WRITE
 _NEVER = math.inf
@@ -265,7 +265,24 @@ class Sessions:
 def _pin_to_mongos(transaction: Transaction, address: Address) -> None:
     """Keep a transaction at the mongos that its first command goes to; an ended one is not pinned again."""
     if transaction.active and transaction.pinned_address is None:
-        transaction.pin(address)
+        transaction.pin_to(address)
+
+
+def pin_transaction(use: SessionUse, address: Address, pin: Pin) -> None:
+    """Keep a transaction on the connection to a load balancer on which its first command goes out."""
+    transaction = use.transaction
+    if transaction is not None and transaction.active and transaction.pin is None:
+        transaction.pin_to(address, pin)
+
+
+def pin_of(operation: Operation[Any]) -> Pin | None:
+    """The connection to a load balancer that an operation has to be sent on, for its cursor or its transaction."""
+    session = operation.session
+    if operation.pin is not None or not isinstance(session, SessionState):
+        return operation.pin
+    transaction = session.transaction
+    part = transaction.active or command_kind(operation) is CommandKind.ENDING
+    return transaction.pin if part else None
 
 
 def _note_failure(operation: Operation[Any], transaction: Transaction, error: BaseException) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 
+from txmongo._cmap.pinning import Holder, Pin
 from txmongo._ops.base import Operation, ReplyContext
 from txmongo.errors import InvalidOperation, ProtocolError
 
@@ -35,9 +36,10 @@ class CursorBatch:
     :ivar address: the server that has the cursor.
     :ivar post_batch_resume_token: where a change stream stands after this batch, else ``None``.
     :ivar session: of a first batch, the ``session`` of the operations that go on with the cursor.
+    :ivar pin: of a first batch, the connection that the cursor keeps, behind a load balancer.
     """
 
-    __slots__ = ("address", "cursor_id", "documents", "namespace", "post_batch_resume_token", "session")
+    __slots__ = ("address", "cursor_id", "documents", "namespace", "pin", "post_batch_resume_token", "session")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class CursorBatch:
         self.address = address
         self.post_batch_resume_token = post_batch_resume_token
         self.session = session
+        self.pin: Pin | None = None
 
 
 def malformed(name: str) -> ProtocolError:
@@ -105,13 +108,16 @@ class CursorOperation(Operation[CursorBatch]):
             # The server takes a getMore only under the session of the command that made the cursor.
             use = getattr(context, "use", None)
             batch.session = self.session if use is None else use.keep()
+            pin = getattr(context, "pin", None)
+            if pin is not None:
+                batch.pin = pin.hold(Holder.CURSOR)
         return batch
 
 
 class GetMore(Operation[CursorBatch]):
     """Ask for the next batch of a cursor, from the server that has it."""
 
-    __slots__ = ("batch_size", "collection", "comment", "cursor_id", "max_time_ms")
+    __slots__ = ("batch_size", "collection", "comment", "cursor_id", "max_time_ms", "pin")
 
     name = "getMore"
     user_fields: ClassVar[Mapping[str, Any] | None] = {"cursor": {"nextBatch": 1}}
@@ -129,6 +135,7 @@ class GetMore(Operation[CursorBatch]):
         comment: Any = None,
         session: Any = None,
         exclusive: bool = False,
+        pin: Pin | None = None,
     ) -> None:
         """
         :param collection: the namespace that the server named, without the database.
@@ -149,6 +156,7 @@ class GetMore(Operation[CursorBatch]):
         self.batch_size = batch_size
         self.max_time_ms = max_time_ms
         self.comment = comment
+        self.pin = pin
 
     def build(self, description: StreamDescription) -> dict[str, Any]:
         """The ``getMore`` command."""
@@ -170,16 +178,24 @@ class GetMore(Operation[CursorBatch]):
 class KillCursors(Operation[None]):
     """Have a server forget cursors; which of them it still knew does not matter."""
 
-    __slots__ = ("collection", "cursor_ids")
+    __slots__ = ("collection", "cursor_ids", "pin")
 
     name = "killCursors"
 
     def __init__(
-        self, database: str, collection: str, cursor_ids: Sequence[int], address: Address, *, session: Any = None
+        self,
+        database: str,
+        collection: str,
+        cursor_ids: Sequence[int],
+        address: Address,
+        *,
+        session: Any = None,
+        pin: Pin | None = None,
     ) -> None:
         super().__init__(database, address=address, session=session, bounded=True)
         self.collection = collection
         self.cursor_ids = cursor_ids
+        self.pin = pin
 
     def build(self, description: StreamDescription) -> dict[str, Any]:
         """The ``killCursors`` command."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from txmongo._cmap.pinning import Holder, Pin
 from txmongo._ops.cursors import KillCursors
 from txmongo._ops.session_state import SessionUse
 from txmongo._ops.timeouts import TimeLimit, check_milliseconds, check_timing, time_limit
@@ -30,10 +31,12 @@ _GRACE = 1.0
 _PATIENCE = 5.0
 
 
-def _end(_result: object, session: Any) -> None:
-    """Whether a cursor could be killed interests nobody: the server forgets it in the end. Its session is free."""
+def _end(_result: object, session: Any, pin: Pin | None) -> None:
+    """Whether a cursor could be killed interests nobody: the server forgets it in the end. What it kept is free."""
     if isinstance(session, SessionUse):
         session.release()
+    if pin is not None:
+        pin.release(Holder.CURSOR)
 
 
 def _time_exceeded(result: Any, _seconds: float) -> Any:
@@ -59,7 +62,7 @@ class Leftovers:
         self._execute = execute
         self._execute_within = execute_within
         self._clock = clock
-        self._dropped: deque[tuple[Address, str, Any, int]] = deque()
+        self._dropped: deque[tuple[Address, str, Any, Pin | None, int]] = deque()
         self._waking: IDelayedCall | bool = False
         self._abandoned: dict[Deferred[Any], IDelayedCall] = {}
         self._closed = False
@@ -91,27 +94,31 @@ class Leftovers:
         address: Address,
         session: Any = None,
         limit: TimeLimit | None = None,
+        pin: Pin | None = None,
     ) -> Deferred[None]:
         """Kill cursors now.
 
         :param session: of the cursors; if they kept an implicit one, it is released.
         :param limit: of the time for it.
+        :param pin: the connection that they keep behind a load balancer; it is released.
         :returns: a Deferred that fires with ``None`` when that is done or has failed; it never fails.
         """
         database, _, collection = namespace.partition(".")
-        operation = KillCursors(database, collection, cursor_ids, address, session=session)
+        operation = KillCursors(database, collection, cursor_ids, address, session=session, pin=pin)
         killing: Deferred[Any]
         if limit is None or self._execute_within is None:
             killing = self._execute(operation)
         else:
             killing = self._execute_within(operation, limit)
-        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, session)
+        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, session, pin)
 
-    def drop(self, namespace: str, cursor_id: int, address: Address, session: Any = None) -> None:
+    def drop(
+        self, namespace: str, cursor_id: int, address: Address, session: Any = None, pin: Pin | None = None
+    ) -> None:
         """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread."""
         if self._closed:
             return
-        self._dropped.append((address, namespace, session, cursor_id))
+        self._dropped.append((address, namespace, session, pin, cursor_id))
         if not self._waking:
             self._waking = True
             from_thread = getattr(self._clock, "callFromThread", None)
@@ -135,12 +142,12 @@ class Leftovers:
 
     def _kill_dropped(self) -> None:
         self._waking = False
-        cursors: dict[tuple[Address, str, Any], list[int]] = {}
+        cursors: dict[tuple[Address, str, Any, Pin | None], list[int]] = {}
         while self._dropped:
-            address, namespace, session, cursor_id = self._dropped.popleft()
-            cursors.setdefault((address, namespace, session), []).append(cursor_id)
-        for (address, namespace, session), cursor_ids in cursors.items():
-            self.kill(namespace, cursor_ids, address, session)
+            *where, cursor_id = self._dropped.popleft()
+            cursors.setdefault(tuple(where), []).append(cursor_id)
+        for (address, namespace, session, pin), cursor_ids in cursors.items():
+            self.kill(namespace, cursor_ids, address, session, pin=pin)
 
     def close(self) -> None:
         """Send what is still to be sent; afterwards no delayed call is left here."""

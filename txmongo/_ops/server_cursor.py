@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmongo._cmap.pinning import Holder
 from txmongo._deferreds import Broadcast
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
 from txmongo._ops.session_state import SessionUse
@@ -27,6 +28,7 @@ from txmongo._ops.timeouts import is_timeout
 from txmongo.errors import ConnectionFailure, InvalidOperation
 
 if TYPE_CHECKING:
+    from txmongo._cmap.pinning import Pin
     from txmongo._ops.cursor_times import CursorTimes
     from txmongo._ops.leftovers import Leftovers
     from txmongo._ops.timeouts import TimeLimit
@@ -98,6 +100,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     _times: CursorTimes | None = None
     #: The session of its further operations: the one that was given, or an implicit one that it keeps.
     _kept: Any = None
+    #: Behind a load balancer, the connection that it keeps while the server has it.
+    _pin: Pin | None = None
 
     _batch_size = 0
     _comment: Any = None
@@ -218,12 +222,13 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             comment=self._comment,
             session=self._kept,
             exclusive=self._await_data,
+            pin=self._pin,
         )
 
     def _arrived(self, batch: CursorBatch) -> None:
         self._loading = self._first = None
         if self._cursor_id is None:
-            self._kept = batch.session
+            self._kept, self._pin = batch.session, batch.pin
         self._cursor_id = batch.cursor_id
         self._namespace = batch.namespace
         self._address = batch.address
@@ -313,9 +318,10 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         self._cursor_id = 0
         assert self._address is not None
         kept, self._kept = self._kept, None
+        pin, self._pin = self._pin, None
         if limit is None and self._times is not None:
             limit = self._times.limit_for_close()
-        killing = self._leftovers.kill(self._namespace, [cursor_id], self._address, kept, limit)
+        killing = self._leftovers.kill(self._namespace, [cursor_id], self._address, kept, limit, pin)
         self._killing = Broadcast()
         killing.addCallback(self._killed)
 
@@ -330,6 +336,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         kept, self._kept = self._kept, None
         if isinstance(kept, SessionUse):
             kept.release()
+        pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.release(Holder.CURSOR)
 
     def _give_up(self, state: _State, limit: TimeLimit | None = None) -> None:
         """Stop loading, kill the cursor, and tell those who wait for batches that they will not get them."""
@@ -353,7 +362,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     def __del__(self) -> None:
         if self._cursor_id and self._state is _State.OPEN and self._address is not None:
-            self._leftovers.drop(self._namespace, self._cursor_id, self._address, self._kept)
+            self._leftovers.drop(self._namespace, self._cursor_id, self._address, self._kept, self._pin)
         if self._failure is not None:
             _log.failure("Unhandled error in a cursor that nobody waited for", self._failure)
 

@@ -8,7 +8,7 @@ specification, "ClientSession changes", "Mongos Pinning" and "recoveryToken fiel
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -17,10 +17,12 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from txmongo._cmap.pinning import Holder
 from txmongo._ops.base import write_concern_document
 from txmongo.errors import InvalidOperation
 
 if TYPE_CHECKING:
+    from txmongo._cmap.pinning import Pin
     from txmongo.types import Address
 
 __all__ = ["Settled", "Transaction", "TransactionState"]
@@ -106,13 +108,14 @@ class Transaction:
     :ivar txn_number: its number, the same in all its commands.
     :ivar recovery_token: the last one that a mongos sent; commit and abort carry it.
     :ivar pinned_address: the only server that may be sent its commands, ``None`` if that is open.
+    :ivar pin: behind a load balancer, the only connection that may be sent them, which it keeps.
     :ivar commit_uncertain: a commit was tried and may have had an effect: the next one waits for a majority.
     """
 
     __slots__ = (
-        "_release_pin",
         "commit_uncertain",
         "options",
+        "pin",
         "pinned_address",
         "recovery_token",
         "state",
@@ -125,7 +128,7 @@ class Transaction:
         self.txn_number = Int64(0)
         self.recovery_token: Mapping[str, Any] | None = None
         self.pinned_address: Address | None = None
-        self._release_pin: Callable[[], object] | None = None
+        self.pin: Pin | None = None
         self.commit_uncertain = False
 
     @property
@@ -204,21 +207,22 @@ class Transaction:
 
     # --- pinning ---
 
-    def pin(self, address: Address, release: Callable[[], object] | None = None) -> None:
+    def pin_to(self, address: Address, pin: Pin | None = None) -> None:
         """Let all further commands go to one server.
 
-        :param release: called once when that ends, to give back what the transaction had to itself.
+        :param pin: behind a load balancer, the connection to it that they are to go on; it is kept until that ends.
         """
         self.unpin()
         self.pinned_address = address
-        self._release_pin = release
+        if pin is not None:
+            self.pin = pin.hold(Holder.TRANSACTION)
 
     def unpin(self) -> None:
         """Let the next command go to any server."""
         self.pinned_address = None
-        release, self._release_pin = self._release_pin, None
-        if release is not None:
-            release()
+        pin, self.pin = self.pin, None
+        if pin is not None:
+            pin.release(Holder.TRANSACTION)
 
     def __repr__(self) -> str:
         return f"<Transaction {self.txn_number} {self.state.value}>"

@@ -18,13 +18,6 @@ from txmongo._settings import ClientSettings
 from txmongo.errors import AutoReconnect, InvalidOperation
 
 
-class Patient(Work):
-    """One whose time is limited in another way."""
-
-    __slots__ = ()
-    patient = True
-
-
 class CheckOutTests(PoolTestCase):
     """Getting a connection."""
 
@@ -452,7 +445,8 @@ class WaitingTests(PoolTestCase):
         self.wires.at_once = False
         self.make(wait_queue_timeout=0.02, max_connecting=1)
         deadline = Deadline.after(self.clock, 0.05)
-        served, patient, other = Work(self.pool), Patient(self.pool), Work(self.pool)
+        served, patient, other = Work(self.pool), Work(self.pool), Work(self.pool)
+        patient.patient = True
         for work in (served, patient, other):
             work.start(deadline)
         self.clock.pump([0.019, 0.002])

@@ -774,6 +774,6 @@ class EndTests(SessionsTestCase):
             (Insert("db", session=session), CancelledError(), True),
         ]
         for operation, error, stays in cases:
-            session.transaction.pin(A)
+            session.transaction.pin_to(A)
             self.sessions.failed(operation, None, error)
             self.assertEqual(session.transaction.pinned_address is not None, stays, operation)

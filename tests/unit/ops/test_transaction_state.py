@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bson.int64 import Int64
 from pymongo.write_concern import WriteConcern
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmongo._cmap.pinning import Holder
 from txmongo._ops.transaction_state import Settled, Transaction, TransactionState
 from txmongo.errors import InvalidOperation
 
@@ -18,7 +21,7 @@ def transaction(state: TransactionState) -> Transaction:
     made = Transaction()
     made.state = state
     made.recovery_token = {"token": 1}
-    made.pin(A)
+    made.pin_to(A)
     return made
 
 
@@ -137,11 +140,24 @@ class PinTests(SynchronousTestCase):
 
     def test_release(self) -> None:
         """What was held for it is released once: when it is unpinned, or pinned elsewhere."""
-        released: list[str] = []
+        seen: list[Any] = []
+
+        class Held:
+            def hold(self, holder: Holder) -> Any:
+                seen.append(("hold", holder))
+                return self
+
+            def release(self, holder: Holder) -> None:
+                seen.append(("release", holder))
+
+        pin: Any = Held()
         one = Transaction()
-        one.pin(A, lambda: released.append("a"))
-        one.pin(B, lambda: released.append("b"))
-        self.assertEqual((released, one.pinned_address), (["a"], B))
+        one.pin_to(A, pin)
+        self.assertIs(one.pin, pin)
+        one.pin_to(B)
+        held, released = ("hold", Holder.TRANSACTION), ("release", Holder.TRANSACTION)
+        self.assertEqual((seen, one.pinned_address, one.pin), ([held, released], B, None))
+        one.pin_to(A, pin)
         one.unpin()
         one.unpin()
-        self.assertEqual((released, one.pinned_address), (["a", "b"], None))
+        self.assertEqual((seen, one.pinned_address), ([held, released] * 2, None))

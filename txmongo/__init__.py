@@ -6,8 +6,22 @@ reachable and installs no reactor.
 
 from __future__ import annotations
 
-from txmongo import bulk, collection, connection, cursor, database, errors, filter, gridfs, protocol, types, utils
+from txmongo import (
+    bulk,
+    change_stream,
+    collection,
+    connection,
+    cursor,
+    database,
+    errors,
+    filter,
+    gridfs,
+    protocol,
+    types,
+    utils,
+)
 from txmongo._version import __version__
+from txmongo.change_stream import ChangeStream
 from txmongo.collection import Collection
 from txmongo.connection import (
     ConnectionPool,
@@ -21,6 +35,7 @@ from txmongo.database import Database
 from txmongo.protocol import MongoProtocol, Query
 
 __all__ = [
+    "ChangeStream",
     "Collection",
     "CommandCursor",
     "ConnectionPool",
@@ -32,6 +47,7 @@ __all__ = [
     "Query",
     "__version__",
     "bulk",
+    "change_stream",
     "collection",
     "connection",
     "cursor",

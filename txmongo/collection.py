@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from bson.code import Code
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
@@ -36,6 +37,7 @@ from txmongo._ops.arguments import (
     read_fields,
     with_comment,
 )
+from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
 from txmongo._ops.cursor_times import cursor_times
@@ -44,6 +46,7 @@ from txmongo._ops.find import FindOne, check_count, find_one_template
 from txmongo._ops.map_reduce import MapReduce
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._pymongo import ServerMode
+from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor, Cursor, RawBatchCommandCursor, RawBatchCursor
 from txmongo.errors import ConfigurationError
 from txmongo.types import DocumentType
@@ -356,6 +359,78 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
                 writes=writes(pipeline),
                 max_await_time_ms=max_await_time_ms,
             ),
+        )
+
+    # --- watching ---
+
+    def watch(
+        self,
+        pipeline: Pipeline | None = None,
+        full_document: str | None = None,
+        resume_after: Mapping[str, Any] | None = None,
+        max_await_time_ms: int | None = None,
+        batch_size: int | None = None,
+        collation: Any = None,
+        start_at_operation_time: Timestamp | None = None,
+        session: Any = None,
+        start_after: Mapping[str, Any] | None = None,
+        comment: Any = None,
+        full_document_before_change: str | None = None,
+        show_expanded_events: bool | None = None,
+        **timing: Unpack[Timing],
+    ) -> Deferred[ChangeStream[DocumentType]]:
+        """Watch the changes of the collection, on a replica set or a sharded cluster.
+
+        Better than an :meth:`aggregate` with ``$changeStream``: the stream goes on by itself after a failure. The
+        server takes it with read concern majority, or none, only.
+
+        :param pipeline: stages that filter or change what comes, such as ``$match`` and ``$project``; they must leave
+            the changes their ``_id``.
+        :param full_document: what updates bring beside the delta: ``"updateLookup"`` for the document as it is when it
+            is looked up, ``"whenAvailable"`` or ``"required"`` for the document as it was after the update (MongoDB
+            6.0, for collections with ``changeStreamPreAndPostImages``).
+        :param resume_after: begin after the change with this token.
+        :param max_await_time_ms: milliseconds for which the server waits for a change before it answers with none; a
+            second if it is not given. It must be less than ``timeout_ms``.
+        :param batch_size: changes in one answer of the server.
+        :param collation: the rules by which stages compare strings: a :class:`~pymongo.collation.Collation` or a
+            mapping.
+        :param start_at_operation_time: begin with the changes of this time, a :class:`~bson.timestamp.Timestamp`.
+        :param start_after: as ``resume_after``, also for the token of an ``invalidate`` event.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param full_document_before_change: whether updates and deletes bring the document as it was before:
+            ``"whenAvailable"``, ``"required"`` or ``"off"`` (MongoDB 6.0).
+        :param show_expanded_events: tell also of indexes, of collections that are created and of other events (MongoDB
+            6.0).
+        :param timing: ``timeout_ms`` and ``timeout`` are for the opening and for each wait for a change.
+        :returns: a Deferred that fires with a :class:`~txmongo.change_stream.ChangeStream` once the server watches:
+            what happens from then on is seen. It fails with :class:`~txmongo.errors.OperationFailure` if the server
+            refuses, and as every operation (see the class).
+        :raises TypeError: an argument is not of its type.
+        :raises ConfigurationError: ``max_await_time_ms`` is not less than ``timeout_ms``.
+        """
+        check_session(session, self._sessions)
+        options = WatchOptions.checked(
+            pipeline=pipeline,
+            full_document=full_document,
+            full_document_before_change=full_document_before_change,
+            resume_after=resume_after,
+            start_after=start_after,
+            start_at_operation_time=start_at_operation_time,
+            max_await_time_ms=max_await_time_ms,
+            batch_size=batch_size,
+            collation=collation,
+            comment=comment,
+            show_expanded_events=show_expanded_events,
+        )
+        return open_stream(
+            self._database.client,
+            self._database_name,
+            self._name,
+            options,
+            timeout=self._timeout,
+            timing=timing,
+            **self._read_options(session),
         )
 
     # --- counting ---

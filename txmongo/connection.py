@@ -41,6 +41,7 @@ from txmongo._deferreds import Broadcast, Deadline
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.base import Execute
+from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_bulk_write import ClientBulkWrite
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
@@ -57,12 +58,13 @@ from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.bulk import check_models
+from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
 from txmongo.errors import ConfigurationError, InvalidOperation
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
-from txmongo.types import Address, DocumentType
+from txmongo.types import Address, DocumentType, Pipeline
 
 __all__ = [
     "ConnectionPool",
@@ -453,6 +455,58 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         check_session(session, self._executor.sessions)
         check_models(models, write_concern=self.write_concern if write_concern is None else write_concern)
         return self._begin(timing, session)(ClientBulkWrite(session))
+
+    def watch(
+        self,
+        pipeline: Pipeline | None = None,
+        full_document: str | None = None,
+        resume_after: Mapping[str, Any] | None = None,
+        max_await_time_ms: int | None = None,
+        batch_size: int | None = None,
+        collation: Any = None,
+        start_at_operation_time: Timestamp | None = None,
+        session: Any = None,
+        start_after: Mapping[str, Any] | None = None,
+        comment: Any = None,
+        full_document_before_change: str | None = None,
+        show_expanded_events: bool | None = None,
+        **timing: Unpack[Timing],
+    ) -> Deferred[ChangeStream[DocumentType]]:
+        """Watch the changes of all databases, but for ``admin``, ``config`` and ``local``.
+
+        :param pipeline: and the other arguments: see :meth:`Collection.watch() <txmongo.collection.Collection.watch>`.
+        :returns: a Deferred that fires with a :class:`~txmongo.change_stream.ChangeStream`, or fails, as that of a
+            collection.
+        :raises TypeError: an argument is not of its type.
+        :raises ConfigurationError: ``max_await_time_ms`` is not less than ``timeout_ms``.
+        """
+        check_session(session, self._executor.sessions)
+        options = WatchOptions.checked(
+            pipeline=pipeline,
+            full_document=full_document,
+            full_document_before_change=full_document_before_change,
+            resume_after=resume_after,
+            start_after=start_after,
+            start_at_operation_time=start_at_operation_time,
+            max_await_time_ms=max_await_time_ms,
+            batch_size=batch_size,
+            collation=collation,
+            comment=comment,
+            show_expanded_events=show_expanded_events,
+            whole_cluster=True,
+        )
+        return open_stream(
+            self,
+            "admin",
+            1,
+            options,
+            timeout=self._timeout,
+            timing=timing,
+            session=session,
+            codec_options=self.codec_options,
+            read_preference=self.read_preference,
+            read_concern=self.read_concern,
+        )
 
     def server_info(self, session: Any = None, **timing: Unpack[Timing]) -> Deferred[dict[str, Any]]:
         """What a server says of itself: version, build, libraries.

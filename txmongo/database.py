@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.dbref import DBRef
+from bson.timestamp import Timestamp
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -22,12 +23,14 @@ from txmongo._ops.admin import CollMod, Create, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_mapping, read_fields, with_comment
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
+from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.find import check_count
 from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
 from txmongo._ops.timeouts import Timing, seconds_of, take_timing
 from txmongo._pymongo import ServerMode
+from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
 from txmongo.errors import CollectionExists, CollectionInvalid, InvalidName
@@ -402,6 +405,57 @@ class Database(Generic[DocumentType]):
                 writes=writes(pipeline),
                 max_await_time_ms=max_await_time_ms,
             ),
+        )
+
+    def watch(
+        self,
+        pipeline: Pipeline | None = None,
+        full_document: str | None = None,
+        resume_after: Mapping[str, Any] | None = None,
+        max_await_time_ms: int | None = None,
+        batch_size: int | None = None,
+        collation: Any = None,
+        start_at_operation_time: Timestamp | None = None,
+        session: Any = None,
+        start_after: Mapping[str, Any] | None = None,
+        comment: Any = None,
+        full_document_before_change: str | None = None,
+        show_expanded_events: bool | None = None,
+        **timing: Unpack[Timing],
+    ) -> Deferred[ChangeStream[DocumentType]]:
+        """Watch the changes of all collections of the database, but for those of the server's own.
+
+        :param pipeline: and the other arguments: see :meth:`Collection.watch() <txmongo.collection.Collection.watch>`.
+        :returns: a Deferred that fires with a :class:`~txmongo.change_stream.ChangeStream`, or fails, as that of a
+            collection.
+        :raises TypeError: an argument is not of its type.
+        :raises ConfigurationError: ``max_await_time_ms`` is not less than ``timeout_ms``.
+        """
+        check_session(session, self._sessions)
+        options = WatchOptions.checked(
+            pipeline=pipeline,
+            full_document=full_document,
+            full_document_before_change=full_document_before_change,
+            resume_after=resume_after,
+            start_after=start_after,
+            start_at_operation_time=start_at_operation_time,
+            max_await_time_ms=max_await_time_ms,
+            batch_size=batch_size,
+            collation=collation,
+            comment=comment,
+            show_expanded_events=show_expanded_events,
+        )
+        return open_stream(
+            self._client,
+            self._name,
+            1,
+            options,
+            timeout=self._timeout,
+            timing=timing,
+            session=session,
+            codec_options=self._codec_options,
+            read_preference=self._read_preference,
+            read_concern=self._read_concern,
         )
 
     # --- collections ---

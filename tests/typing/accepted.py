@@ -8,7 +8,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from twisted.internet.defer import Deferred
 
-from txmongo import Collection, ConnectionPool, Cursor, Database
+from txmongo import ChangeStream, Collection, ConnectionPool, Cursor, Database
 from txmongo.bulk import DeleteOne, InsertOne
 from txmongo.testing import Mongod, ReplicaSet
 
@@ -57,6 +57,19 @@ async def typed_documents(books: Collection[Book]) -> None:
     if found is not None:
         assert_type(found["year"], int)
     assert_type(await books.find(), list[Book])
+
+
+async def changes(client: ConnectionPool[Dictionary], books: Collection[Dictionary]) -> None:
+    """Streams, whose changes are documents of the collection's type."""
+    assert_type(client.watch(), Deferred[ChangeStream[Dictionary]])
+    assert_type(await client.library.watch([{"$match": {}}]), ChangeStream[Dictionary])
+    async with await books.watch(full_document="updateLookup", timeout_ms=5000) as stream:
+        assert_type(stream, ChangeStream[Dictionary])
+        async for change in stream:
+            assert_type(change, Dictionary)
+        assert_type(stream.next(), Deferred[Dictionary])
+        assert_type(await stream.try_next(), Dictionary | None)
+        assert_type(stream.close(), Deferred[None])
 
 
 async def raw_documents(books: Collection[RawBSONDocument]) -> None:

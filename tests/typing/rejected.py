@@ -21,6 +21,15 @@ async def wrong_arguments(books: Collection[Dictionary]) -> None:
     books.find_one_and_update({}, {"$set": {}}, upsert="yes")  # type: ignore[arg-type]
 
 
+async def wrong_streams(books: Collection[Dictionary]) -> None:
+    """Streams opened wrongly, or taken for open."""
+    books.watch(pipeline=1)  # type: ignore[arg-type]
+    books.watch(timeout_mode="iteration")  # type: ignore[call-arg]
+    books.watch().next()  # type: ignore[attr-defined]
+    async for change in books.watch():  # type: ignore[attr-defined]
+        change["_id"]
+
+
 async def wrong_results(books: Collection[Dictionary]) -> None:
     """Results taken for what they are not."""
     (await books.find_one())["title"]  # type: ignore[index]

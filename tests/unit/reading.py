@@ -17,6 +17,7 @@ from txmongo._ops.base import Operation
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.session_state import SessionState, SessionUse
+from txmongo._ops.timeouts import TimeLimit
 from txmongo._ops.transaction_state import Settled
 from txmongo.database import Database
 
@@ -63,6 +64,7 @@ class HeldExecutor:
     """Builds and encodes what is executed, and answers when the test says so.
 
     :ivar sends: whether commands are sent at once; else they wait for a connection.
+    :ivar reachable: whether the server is known to the topology.
     """
 
     def __init__(self) -> None:
@@ -70,9 +72,12 @@ class HeldExecutor:
         self.commands: list[dict[str, Any]] = []
         self.operations: list[Operation[Any]] = []
         self.sends = True
+        self.reachable = True
         #: The context of the next replies.
         self.context = CONTEXT
-        self.sessions = Sessions(Clock().seconds)
+        self.clock = Clock()
+        self.limits: list[TimeLimit] = []
+        self.sessions = Sessions(self.clock.seconds)
 
     def execute(self, operation: Operation[Any]) -> Deferred[Any]:
         """As the executor does it, but for the I/O."""
@@ -84,6 +89,19 @@ class HeldExecutor:
         self.commands.append(command)
         self.operations.append(operation)
         return held.deferred
+
+    def execute_within(self, operation: Operation[Any], limit: TimeLimit) -> Deferred[Any]:
+        """As the executor does it for an operation whose time is limited; the test says when it is up."""
+        self.limits.append(limit)
+        return self.execute(operation)
+
+    def execute_timed(self, timeout: float, operation: Operation[Any]) -> Deferred[Any]:
+        """As the executor does it for an operation of an object that has a ``timeoutMS``."""
+        return self.execute_within(operation, TimeLimit.after(self.clock, timeout))
+
+    def reaches(self, address: Any) -> bool:
+        """Whether a server can be sent a command at once."""
+        return self.reachable
 
     def names(self) -> list[str]:
         """The names of all commands so far."""
@@ -122,9 +140,9 @@ class HeldClient:
     _timeout: float | None = None
 
     def __init__(self) -> None:
-        self.clock = Clock()
         self._executor = self.executor = HeldExecutor()
-        self._leftovers = self.leftovers = Leftovers(self.executor.execute, self.clock)
+        self.clock = self.executor.clock
+        self._leftovers = self.leftovers = Leftovers(self.executor.execute, self.clock, self.executor.execute_within)
 
 
 def session_of(sessions: Sessions, *, in_transaction: bool = False) -> SessionState:

@@ -13,6 +13,7 @@ ROOT = Path(txmongo.__file__).parent
 
 EXPORTS = {
     "txmongo": {
+        "ChangeStream",
         "Collection",
         "CommandCursor",
         "ConnectionPool",
@@ -24,6 +25,7 @@ EXPORTS = {
         "Query",
         "__version__",
         "bulk",
+        "change_stream",
         "collection",
         "connection",
         "cursor",
@@ -47,6 +49,7 @@ EXPORTS = {
         "UpdateMany",
         "UpdateOne",
     },
+    "txmongo.change_stream": {"ChangeStream"},
     "txmongo.collection": {"Collection"},
     "txmongo.connection": {
         "ConnectionPool",

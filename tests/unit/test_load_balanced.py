@@ -232,6 +232,61 @@ class CursorTests(LoadBalancedCase):
         self.insert()
 
 
+class StreamTests(LoadBalancedCase):
+    """So is a change stream, as long as it has that cursor."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.answer("aggregate", batch(7), batch(8))
+
+    def test_close(self) -> None:
+        """It keeps its connection between the waits, and is killed on it."""
+        stream = self.result(self.things.watch())
+        self.assertEqual(self.free(), (1, 0))
+        self.insert()
+        self.server.answer("getMore", batch(7, 1, key="nextBatch"))
+        self.assertEqual(self.result(stream.next()), {"_id": 1})
+        self.assertEqual((self.ways("aggregate", "getMore"), self.free()), ([1, 1], (2, 1)))
+        self.result(stream.close())
+        self.assertEqual((self.ways("killCursors"), self.free()), ([1], (2, 2)))
+
+    def test_ended(self) -> None:
+        """When the server has ended it the connection is free."""
+        stream = self.result(self.things.watch())
+        self.server.answer("getMore", batch(0, 1, key="nextBatch"))
+        self.assertEqual(self.result(stream.next()), {"_id": 1})
+        self.assertEqual(self.free(), (1, 1))
+
+    def test_dropped(self) -> None:
+        """Dropped, it is killed on its connection."""
+        stream = self.result(self.things.watch())
+        self.insert()
+        del stream
+        gc.collect()
+        self.turn()
+        self.assertEqual((self.ways("killCursors"), self.free()), ([1], (2, 2)))
+
+    def test_resumed(self) -> None:
+        """Resumed, it keeps the connection of its new cursor, and the old one no longer."""
+        for answer, kills in (
+            (refusal(43), 0),
+            (refusal(11602, "ResumableChangeStreamError"), 1),
+            (Behaviour.HANG_UP, 0),
+        ):
+            self.server.received.clear()
+            self.server.answer("aggregate", batch(7), batch(8))
+            self.server.answer("getMore", answer, batch(8, 1, key="nextBatch"))
+            stream = self.result(self.things.watch())
+            self.assertEqual(self.result(stream.next()), {"_id": 1})
+            total, free = self.free()
+            self.assertEqual((len(self.ways("killCursors")), total - free), (kills, 1))
+            self.assertEqual(self.server.commands("getMore")[-1]["getMore"], 8)
+            self.assertEqual(self.ways("aggregate")[-1:], self.ways("getMore")[-1:])
+            self.result(stream.close())
+            total, free = self.free()
+            self.assertEqual(total, free)
+
+
 class TransactionTests(LoadBalancedCase):
     """A transaction goes on on the connection on which it began."""
 

@@ -59,18 +59,22 @@ class CursorTimes:
 
         :param whole: somebody waits for all documents.
         """
-        return self.execute_within(operation, self._limit(whole))
-
-    def _limit(self, whole: bool) -> TimeLimit:
         now = self.clock.seconds()
         if self._began is None:
             self._began = now
         if self._turn_began is None:
             self._turn_began = now
-        limit = self._limit_of_timeout_ms(self._began, self._turn_began)
+        return self.execute_within(operation, self._limit(self._began, self._turn_began, whole))
+
+    def execute_since(self, operation: Operation[Any], began: float) -> Deferred[Any]:
+        """Run a command on behalf of a wait of its own that began at that time; the cursor has no other times then."""
+        return self.execute_within(operation, self._limit(began, began, False))
+
+    def _limit(self, began: float, turn_began: float, whole: bool) -> TimeLimit:
+        limit = self._limit_of_timeout_ms(began, turn_began)
         named = self.at
         if self.seconds is not None:
-            named = named.earlier(Deadline((self._began if whole else self._turn_began) + self.seconds))
+            named = named.earlier(Deadline((began if whole else turn_began) + self.seconds))
         if limit is None:
             return TimeLimit(deadline=named, csot=False, named=named)
         named = named.earlier(limit.named)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from txmongo._sdam.server import Server
     from txmongo._sdam.topology import Topology
     from txmongo._settings import ClientSettings
+    from txmongo.types import Address
 
 __all__ = ["Executor"]
 
@@ -155,6 +156,11 @@ class Executor:
         check_timing(timing)
         limit = time_limit(self.clock, timeout, timing, None if session is None else session.time_limit)
         return self.execute if limit is None else partial(self.execute_within, limit=limit)
+
+    def reaches(self, address: Address) -> bool:
+        """Whether a command for a server, and for no other, can be sent now: it need not be found first."""
+        server = self._topology.servers.get(address)
+        return server is not None and server.description.is_server_type_known
 
     def close(self) -> None:
         """Refuse operations from now on, and try none again; those in flight end with the topology's connections."""

@@ -62,7 +62,7 @@ class Leftovers:
         self._execute = execute
         self._execute_within = execute_within
         self._clock = clock
-        self._dropped: deque[tuple[Address, str, Any, Pin | None, int]] = deque()
+        self._dropped: deque[tuple[Address | None, str, Any, Pin | None, int]] = deque()
         self._waking: IDelayedCall | bool = False
         self._abandoned: dict[Deferred[Any], IDelayedCall] = {}
         self._closed = False
@@ -95,12 +95,15 @@ class Leftovers:
         session: Any = None,
         limit: TimeLimit | None = None,
         pin: Pin | None = None,
+        *,
+        keeps_session: bool = False,
     ) -> Deferred[None]:
         """Kill cursors now.
 
         :param session: of the cursors; if they kept an implicit one, it is released.
         :param limit: of the time for it.
         :param pin: the connection that they keep behind a load balancer; it is released.
+        :param keeps_session: the session goes on being used: it is not released.
         :returns: a Deferred that fires with ``None`` when that is done or has failed; it never fails.
         """
         database, _, collection = namespace.partition(".")
@@ -110,13 +113,17 @@ class Leftovers:
             killing = self._execute(operation)
         else:
             killing = self._execute_within(operation, limit)
-        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, session, pin)
+        return killing.addTimeout(_PATIENCE, self._clock).addBoth(_end, None if keeps_session else session, pin)
 
     def drop(
-        self, namespace: str, cursor_id: int, address: Address, session: Any = None, pin: Pin | None = None
+        self, namespace: str, cursor_id: int, address: Address | None, session: Any = None, pin: Pin | None = None
     ) -> None:
-        """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread."""
+        """Kill a cursor soon. May be called by the garbage collector, at any moment and in any thread.
+
+        :param cursor_id: 0 if there is no cursor, but its session is to be released.
+        """
         if self._closed:
+            _end(None, session, pin)
             return
         self._dropped.append((address, namespace, session, pin, cursor_id))
         if not self._waking:
@@ -144,10 +151,13 @@ class Leftovers:
         self._waking = False
         cursors: dict[tuple[Address, str, Any, Pin | None], list[int]] = {}
         while self._dropped:
-            *where, cursor_id = self._dropped.popleft()
-            cursors.setdefault(tuple(where), []).append(cursor_id)
-        for (address, namespace, session, pin), cursor_ids in cursors.items():
-            self.kill(namespace, cursor_ids, address, session, pin=pin)
+            address, namespace, session, pin, cursor_id = self._dropped.popleft()
+            if not cursor_id or address is None:
+                _end(None, session, pin)
+                continue
+            cursors.setdefault((address, namespace, session, pin), []).append(cursor_id)
+        for (known, namespace, session, pin), cursor_ids in cursors.items():
+            self.kill(namespace, cursor_ids, known, session, pin=pin)
 
     def close(self) -> None:
         """Send what is still to be sent; afterwards no delayed call is left here."""

@@ -153,7 +153,13 @@ class TimeLimit:
         if not self.csot:
             return
         written = isinstance(operation, RunCommand | RunCursorCommand)
-        if not isinstance(operation, GetMore):
+        if isinstance(operation, GetMore):
+            if remaining is not None and "maxTimeMS" in command:
+                # How long the server waits for data: an empty batch in time is better than none.
+                left = max(1, int((remaining - needed) * 1000))
+                if command["maxTimeMS"] > left:
+                    command["maxTimeMS"] = left
+        else:
             if remaining is not None and self.sends_max_time:
                 command["maxTimeMS"] = max(1, int((remaining - needed) * 1000))
             elif not written:

@@ -107,6 +107,16 @@ class CursorTimesTests(SynchronousTestCase):
         self.assertEqual(self.deadline(times), 3)
         self.assertEqual(self.limits[-1].named, Deadline(3))
 
+    def test_since(self) -> None:
+        """A wait that began at a time of its own has all the time from then on, whatever was before."""
+        times = self.times(2.0, deadline=9, tailable=True, await_data=True)
+        self.assertEqual(self.deadline(times), 2)
+        for began, expected in ((5.0, 7), (8.0, 9)):
+            times.execute_since(None, began)  # type: ignore[arg-type]
+            self.assertEqual(self.limits[-1].deadline.at, expected)
+        self.times(timeout=2).execute_since(None, 5.0)  # type: ignore[arg-type]
+        self.assertEqual((self.limits[-1].deadline.at, self.limits[-1].csot), (7, False))
+
     def test_session(self) -> None:
         """In with_transaction its limit takes the place of the cursor's timeoutMS."""
         session = Session()

@@ -344,6 +344,15 @@ class ExecuteTests(ExecutorTestCase):
         self.executor.execute(Ping("admin", address=("a", 27017))).addErrback(lambda _: None)
         self.assertEqual(len(wire.read()), 1)
 
+    def test_reaches(self) -> None:
+        """Only a server that is known and was found can be sent a command for it alone at once."""
+        self.assertFalse(self.executor.reaches(("a", 27017)))
+        self.opened()
+        self.assertTrue(self.executor.reaches(("a", 27017)))
+        self.assertFalse(self.executor.reaches(("gone", 1)))
+        self.topology.close()
+        self.assertFalse(self.executor.reaches(("a", 27017)))
+
     def test_stable_api(self) -> None:
         """The declared API version is part of every command."""
         self.opened()

@@ -147,10 +147,14 @@ class CompleteTests(SynchronousTestCase):
         self.assertEqual(self.complete({"maxTimeMS": 7}, limit), {})
 
     def test_get_more(self) -> None:
-        """The maxTimeMS of a getMore, how long to wait for data, is left alone."""
+        """The maxTimeMS of a getMore, how long to wait for data, is left alone, unless that is longer than there is."""
         limit = TimeLimit(deadline=Deadline(12.0))
         self.assertEqual(self.complete({"maxTimeMS": 7}, limit, GET_MORE), {"maxTimeMS": 7})
+        self.assertEqual(self.complete({"maxTimeMS": 1901}, limit, GET_MORE), {"maxTimeMS": 1900})
         self.assertEqual(self.complete({}, limit, GET_MORE), {})
+        almost_over, endless = TimeLimit(deadline=Deadline(10.1004)), TimeLimit(deadline=Deadline.never)
+        self.assertEqual(self.complete({"maxTimeMS": 7}, almost_over, GET_MORE), {"maxTimeMS": 1})
+        self.assertEqual(self.complete({"maxTimeMS": 7}, endless, GET_MORE), {"maxTimeMS": 7})
 
     def test_wtimeout(self) -> None:
         """wtimeout does not count; the rest of a write concern does, and the caller's document stays as it was."""

@@ -382,6 +382,19 @@ class ManagementTests(CollectionTestCase):
         await self.things.drop_indexes()
         self.assertEqual([index["name"] for index in await self.things.list_indexes()], ["_id_"])
 
+    async def test_search_indexes(self) -> None:
+        """A server without search says so itself, and the caller hears it."""
+        for searching in (
+            self.things.create_search_index({"definition": {"mappings": {"dynamic": True}}}),
+            self.things.update_search_index("all", {"mappings": {"dynamic": True}}),
+            self.things.drop_search_index("all"),
+        ):
+            error = await self.failure(searching, OperationFailure)
+            self.assertEqual(error.code, 59)
+            self.assertIn("no such command", str(error))
+        error = await self.failure(self.things.list_search_indexes(), OperationFailure)
+        self.assertIn("$listSearchIndexes", str(error))
+
     async def test_collection(self) -> None:
         """A collection is dropped, renamed and described."""
         await self.things.drop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict, assert_type
 
 from bson.raw_bson import RawBSONDocument
+from pymongo.operations import SearchIndexModel
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from twisted.internet.defer import Deferred
 
@@ -49,6 +50,8 @@ async def writes(books: Collection[Dictionary]) -> None:
     assert_type(await books.bulk_write([InsertOne({"_id": 1}), DeleteOne({"_id": 1})]), BulkWriteResult)
     assert_type(await books.count_documents({}), int)
     assert_type(await books.create_index([("year", 1), ("title", -1)]), str)
+    assert_type(await books.create_search_index({"definition": {}}), str)
+    assert_type(await books.create_search_indexes([SearchIndexModel({})]), list[str])
 
 
 async def typed_documents(books: Collection[Book]) -> None:

@@ -19,6 +19,8 @@ async def wrong_arguments(books: Collection[Dictionary]) -> None:
     books.delete_one()  # type: ignore[call-arg]
     books.bulk_write(InsertOne({}))  # type: ignore[arg-type]
     books.find_one_and_update({}, {"$set": {}}, upsert="yes")  # type: ignore[arg-type]
+    books.create_search_index("all")  # type: ignore[arg-type]
+    books.update_search_index("all")  # type: ignore[call-arg]
 
 
 async def wrong_streams(books: Collection[Dictionary]) -> None:

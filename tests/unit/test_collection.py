@@ -14,7 +14,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.son import SON
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.collation import Collation
-from pymongo.operations import IndexModel, InsertOne, UpdateOne
+from pymongo.operations import IndexModel, InsertOne, SearchIndexModel, UpdateOne
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
@@ -35,6 +35,7 @@ from txmongo.errors import (
     InvalidName,
     InvalidOperation,
     OperationFailure,
+    ProtocolError,
 )
 
 
@@ -252,6 +253,11 @@ class SessionTests(CollectionCase):
             (things.drop, ()),
             (things.rename, ("others",)),
             (things.options, ()),
+            (things.create_search_index, ({"definition": {}},)),
+            (things.create_search_indexes, ([],)),
+            (things.update_search_index, ("all", {})),
+            (things.drop_search_index, ("all",)),
+            (things.list_search_indexes, ()),
         ]
 
     def test_no_session(self) -> None:
@@ -852,6 +858,107 @@ class IndexTests(CollectionCase):
         self.client.replies = [batch_reply({"v": 2, "key": {"a": 1, "b": -1}, "name": "mine", "unique": True})]
         information = self.successResultOf(self.things.index_information())
         self.assertEqual(information, {"mine": {"v": 2, "key": [("a", 1), ("b", -1)], "unique": True}})
+
+
+class SearchIndexTests(CollectionCase):
+    """Search indexes: what is sent for them, and that it never has a concern."""
+
+    definition = {"mappings": {"dynamic": True}}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.things = self.things.with_options(
+            write_concern=WriteConcern("majority"), read_concern=ReadConcern("majority")
+        )
+
+    def test_create_one(self) -> None:
+        """create_search_index sends one model and gives its name; a mapping stands for a model."""
+        command = {"createSearchIndexes": "things", "indexes": [{"name": "all", "definition": self.definition}]}
+        self.client.replies = [{"ok": 1, "indexesCreated": [{"id": "1", "name": "all"}]}] * 2
+        model = SearchIndexModel(self.definition, "all")
+        self.assertEqual(self.successResultOf(self.things.create_search_index(model)), "all")
+        self.assertEqual(self.sent(), command)
+        model_as_mapping = {"definition": self.definition, "name": "all"}
+        created = self.things.create_search_index(model_as_mapping, comment="c", maxTimeMS=5)
+        self.assertEqual(self.successResultOf(created), "all")
+        self.assertEqual(self.sent(), command | {"comment": "c", "maxTimeMS": 5})
+
+    def test_create_several(self) -> None:
+        """create_search_indexes sends all models with what they say, and leaves it to the server to want one."""
+        self.client.replies = [
+            {"ok": 1, "indexesCreated": [{"id": "1", "name": "default"}, {"id": "2", "name": "v"}]},
+            {"ok": 1, "indexesCreated": []},
+        ]
+        models = [SearchIndexModel(self.definition), SearchIndexModel(self.definition, "v", "vectorSearch", more=1)]
+        self.assertEqual(self.successResultOf(self.things.create_search_indexes(models)), ["default", "v"])
+        second = {"name": "v", "definition": self.definition, "type": "vectorSearch", "more": 1}
+        indexes = [{"definition": self.definition}, second]
+        self.assertEqual(self.sent(), {"createSearchIndexes": "things", "indexes": indexes})
+        self.assertEqual(self.successResultOf(self.things.create_search_indexes([])), [])
+        self.assertEqual(self.sent(), {"createSearchIndexes": "things", "indexes": []})
+
+    def test_wrong_models(self) -> None:
+        """What is no model is refused."""
+        wrong: list[Any] = [None, SearchIndexModel({}), [{"definition": {}}], [IndexModel("a")]]
+        for value in wrong:
+            self.refused(TypeError, "models", self.things.create_search_indexes, value)
+        self.refused(TypeError, "model ", self.things.create_search_index, [SearchIndexModel({})])
+        self.refused(TypeError, "definition", self.things.create_search_index, {"name": "all"})
+
+    def test_update(self) -> None:
+        """update_search_index sends name and definition."""
+        updated = self.things.update_search_index("all", self.definition, comment="c", maxTimeMS=5)
+        self.assertIsNone(self.successResultOf(updated))
+        expected = {"updateSearchIndex": "things", "name": "all", "definition": self.definition}
+        self.assertEqual(self.sent(), expected | {"comment": "c", "maxTimeMS": 5})
+        self.refused(TypeError, "name", self.things.update_search_index, self.definition, self.definition)
+        self.refused(TypeError, "definition", self.things.update_search_index, "all", "all")
+
+    def test_drop(self) -> None:
+        """drop_search_index sends the name."""
+        self.assertIsNone(self.successResultOf(self.things.drop_search_index("all", comment="c", maxTimeMS=5)))
+        self.assertEqual(self.sent(), {"dropSearchIndex": "things", "name": "all", "comment": "c", "maxTimeMS": 5})
+        self.refused(TypeError, "name", self.things.drop_search_index, None)
+
+    def test_missing_collection(self) -> None:
+        """That the collection does not exist is no error to drop_search_index, and one to the others."""
+        self.client.replies = [OperationFailure("ns not found", 26)]
+        self.assertIsNone(self.successResultOf(self.things.drop_search_index("all")))
+        self.client.replies = [OperationFailure("no such index", 27)]
+        self.failureResultOf(self.things.drop_search_index("all"), OperationFailure)
+        for method, arguments in (
+            (self.things.create_search_index, ({"definition": {}},)),
+            (self.things.update_search_index, ("all", {})),
+            (self.things.list_search_indexes, ()),
+        ):
+            self.client.replies = [OperationFailure("ns not found", 26)]
+            self.failureResultOf(method(*arguments), OperationFailure)
+
+    def test_list(self) -> None:
+        """list_search_indexes is a pipeline with the options of one, and gives the server's documents."""
+        index = {"id": "1", "name": "all", "status": "READY", "queryable": True}
+        self.client.replies = [batch_reply(index)]
+        self.assertEqual(
+            self.successResultOf(self.things.list_search_indexes("all", comment="c", batchSize=10)), [index]
+        )
+        expected = {
+            "aggregate": "things",
+            "pipeline": [{"$listSearchIndexes": {"name": "all"}}],
+            "cursor": {"batchSize": 10},
+            "comment": "c",
+        }
+        self.assertEqual(self.sent(), expected)
+        self.client.replies = [batch_reply()]
+        self.assertEqual(self.successResultOf(self.things.list_search_indexes()), [])
+        self.assertEqual(self.sent()["pipeline"], [{"$listSearchIndexes": {}}])
+        self.refused(TypeError, "name", self.things.list_search_indexes, {})
+        self.refused(TypeError, "batchSize", self.things.list_search_indexes, batchSize="many")
+
+    def test_malformed_reply(self) -> None:
+        """A reply without a name for each model is not one of MongoDB's."""
+        for reply in ({}, {"indexesCreated": None}, {"indexesCreated": []}, {"indexesCreated": [{"id": "1"}]}):
+            self.client.replies = [{"ok": 1, **reply}]
+            self.failureResultOf(self.things.create_search_index({"definition": {}}), ProtocolError)
 
 
 class ManagementTests(CollectionCase):

@@ -5,22 +5,20 @@ Kept: the index management and enumerating indexes specifications.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pymongo.operations import IndexModel
+from pymongo.operations import IndexModel, SearchIndexModel
 from twisted.internet.defer import Deferred
 
 from txmongo._collection.core import NAMESPACE_NOT_FOUND, CollectionCore, nothing
 from txmongo._legacy.arguments import also_named, index_arguments
-from txmongo._ops.arguments import (
-    index_document,
-    index_name,
-    with_comment,
-)
+from txmongo._ops.arguments import check_mapping, index_document, index_name, read_fields, with_comment
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
+from txmongo._ops.find import check_count
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
+from txmongo._ops.search_indexes import CreateSearchIndexes, DropSearchIndex, ListSearchIndexes, UpdateSearchIndex
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo.cursor import CommandCursor
 from txmongo.types import DocumentType
@@ -171,6 +169,139 @@ class IndexMethods(CollectionCore[DocumentType]):
         """
         return self.list_indexes(session, comment, **timing).addCallback(_information)
 
+    # --- search indexes ---
+
+    def create_search_index(
+        self, model: Mapping[str, Any] | SearchIndexModel, session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> Deferred[str]:
+        """Begin to build a search index (MongoDB Atlas, or a deployment with a search process, of MongoDB 7.0).
+
+        ::
+
+            name = await collection.create_search_index(SearchIndexModel({"mappings": {"dynamic": True}}, "all"))
+
+        The server answers before the index is built: :meth:`list_search_indexes` shows when it can be used.
+
+        :param model: a :class:`~pymongo.operations.SearchIndexModel`, or a mapping of its arguments: ``definition``,
+            and perhaps ``name`` and ``type``.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with the index's name. It fails with :class:`~txmongo.errors.OperationFailure`
+            if the server has no search or refuses the definition, and as every operation (see the class).
+        """
+        if isinstance(model, Mapping):
+            model = SearchIndexModel(**model)
+        elif not isinstance(model, SearchIndexModel):
+            raise TypeError(f"model must be a SearchIndexModel or a mapping, not {type(model).__name__}")
+        created = self.create_search_indexes([model], session, comment, **kwargs)
+        return created.addCallback(lambda names: names[0])
+
+    def create_search_indexes(
+        self, models: Sequence[SearchIndexModel], session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> Deferred[list[str]]:
+        """Begin to build search indexes, in one command.
+
+        :param models: :class:`~pymongo.operations.SearchIndexModel` objects.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with the list of their names. It fails as that of :meth:`create_search_index`.
+        """
+        check_session(session, self._sessions)
+        if not isinstance(models, list):
+            raise TypeError(f"models must be a list, not {type(models).__name__}")
+        for model in models:
+            if not isinstance(model, SearchIndexModel):
+                raise TypeError(f"models must be a list of SearchIndexModel objects, not of {type(model).__name__}")
+        arguments = {"indexes": [model.document for model in models]}
+        return self._change_search(CreateSearchIndexes, arguments, session, comment, kwargs)
+
+    def update_search_index(
+        self, name: str, definition: Mapping[str, Any], session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> Deferred[None]:
+        """Begin to rebuild a search index by another definition; until that is done the old one serves.
+
+        :param name: the index's name.
+        :param definition: the new definition, all of it.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.OperationFailure` also if
+            there is no such index, and else as that of :meth:`create_search_index`.
+        """
+        check_session(session, self._sessions)
+        _check_index_name(name)
+        check_mapping("definition", definition)
+        arguments = {"name": name, "definition": definition}
+        return self._change_search(UpdateSearchIndex, arguments, session, comment, kwargs).addCallback(nothing)
+
+    def drop_search_index(self, name: str, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[None]:
+        """Begin to remove a search index; that the collection does not exist is no error.
+
+        :param name: the index's name.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: further fields of the command, such as ``maxTimeMS``.
+        :returns: a Deferred that fires with ``None``. It fails as that of :meth:`update_search_index`.
+        """
+        check_session(session, self._sessions)
+        _check_index_name(name)
+        dropped = self._change_search(DropSearchIndex, {"name": name}, session, comment, kwargs, missing=True)
+        return dropped.addCallback(nothing)
+
+    def list_search_indexes(
+        self, name: str | None = None, session: Any = None, comment: Any = None, **kwargs: Any
+    ) -> CommandCursor[MutableMapping[str, Any]]:
+        """The search indexes as the server describes them, with their ``status`` and whether they are ``queryable``.
+
+        :param name: of the one that is wanted; all of them if it is not given.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param kwargs: options of :meth:`aggregate`: ``batchSize``, ``maxTimeMS``, ``timeout_mode``.
+        :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list and more. It fails with
+            :class:`~txmongo.errors.OperationFailure` if the server has no search, and as every operation (see the
+            class).
+        """
+        check_session(session, self._sessions)
+        if name is not None:
+            _check_index_name(name)
+        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
+        batch_size = kwargs.pop("batchSize", None)
+        if batch_size is not None:
+            check_count("batchSize", batch_size)
+        operation = ListSearchIndexes(
+            self._database_name,
+            self._name,
+            name,
+            read_fields(kwargs, comment),
+            batch_size=batch_size,
+            codec_options=self._codec_options,
+            read_preference=self._read_preference,
+            session=session,
+        )
+        client = self._database.client
+        times = cursor_times(client._executor, self._timeout, timing, timeout_mode, session=session)
+        return CommandCursor(client, operation, batch_size=batch_size or 0, comment=comment, times=times)
+
+    def _change_search(
+        self,
+        operation: type[CreateSearchIndexes | UpdateSearchIndex | DropSearchIndex],
+        arguments: Mapping[str, Any],
+        session: Any,
+        comment: Any,
+        kwargs: dict[str, Any],
+        *,
+        missing: bool = False,
+    ) -> Deferred[Any]:
+        """Run a command about search indexes.
+
+        :param missing: it is as good if the collection does not exist.
+        """
+        timing = take_timing(kwargs)
+        fields = with_comment(kwargs, comment)
+        change = operation(
+            self._database_name, self._name, arguments, fields, codec_options=self._codec_options, session=session
+        )
+        if missing:
+            return self._execute_unless_missing(change, timing)
+        return self._begin(timing, session)(change)
+
 
 def _names(indexes: list[MutableMapping[str, Any]]) -> list[str]:
     return [index["name"] for index in indexes]
@@ -183,3 +314,8 @@ def _information(indexes: list[MutableMapping[str, Any]]) -> dict[str, Any]:
         description["key"] = list(description["key"].items())
         information[description.pop("name")] = description
     return information
+
+
+def _check_index_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")

@@ -20,6 +20,7 @@ from txmongo._ops.base import Operation, RetryKind, write_concern_document
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
 from txmongo._ops.cursors import GetMore, KillCursors
 from txmongo._ops.run_command import RunCommand, RunCursorCommand
+from txmongo._ops.search_indexes import ListSearchIndexes
 from txmongo._ops.server_sessions import ServerSession, ServerSessionPool
 from txmongo._ops.transaction_state import Transaction
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction
@@ -89,6 +90,9 @@ def _command_kind(operation: Operation[Any]) -> CommandKind:
         return CommandKind.WRITTEN
     if isinstance(operation, GetMore | KillCursors):
         return CommandKind.CONTINUING
+    if isinstance(operation, ListSearchIndexes):
+        # What answers it knows no read concern.
+        return CommandKind.OTHER
     return CommandKind.CAUSAL if operation.name in _CAUSAL_COMMANDS else CommandKind.OTHER
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 from pymongo.driver_info import DriverInfo
+from pymongo.operations import SearchIndexModel
 
 from tests.conformance.unified.arguments import convert, convert_for_update, hex_bytes, snake_case, take
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
@@ -103,6 +104,16 @@ async def _create_collection(context: OperationContext, database: Any, keywords:
 
 async def _create_index(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
     return await settle(collection.create_index(keywords.pop("keys"), **keywords))
+
+
+async def _create_search_indexes(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
+    models = [SearchIndexModel(**model) for model in keywords["models"]]
+    return await settle(collection.create_search_indexes(models))
+
+
+async def _list_search_indexes(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
+    options = keywords.pop("aggregation_options", {})
+    return await settle(collection.list_search_indexes(**keywords, **options))
 
 
 async def _create_command_cursor(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:
@@ -249,12 +260,15 @@ COLLECTION: dict[str, Method] = {
     "createChangeStream": Method("", "pipeline", CHANGE_STREAM, function=_watch),
     "createFindCursor": Method("", "filter", FIND, function=_create_find_cursor),
     "createIndex": Method("", "keys", "session comment", "name unique maxTimeMS", function=_create_index),
+    "createSearchIndex": Method("create_search_index", "model"),
+    "createSearchIndexes": Method("", "models", function=_create_search_indexes),
     "deleteMany": Method("delete_many", "filter", "collation comment hint let session"),
     "deleteOne": Method("delete_one", "filter", "collation comment hint let session"),
     "distinct": Method(
         "distinct", "fieldName filter", "comment hint session", "collation maxTimeMS", {"fieldName": "key"}
     ),
     "dropIndex": Method("drop_index", "name", "session comment", "maxTimeMS", {"name": "index_or_name"}),
+    "dropSearchIndex": Method("drop_search_index", "name"),
     "dropIndexes": Method("drop_indexes", "", "session comment", "maxTimeMS"),
     "estimatedDocumentCount": Method("estimated_document_count", "", "comment", "maxTimeMS"),
     "find": Method("find", "filter", FIND, roots=True),
@@ -278,6 +292,7 @@ COLLECTION: dict[str, Method] = {
     "insertOne": Method("insert_one", "document", "bypassDocumentValidation comment session"),
     "listIndexNames": Method("list_index_names", "", "session comment"),
     "listIndexes": Method("list_indexes", "", "session comment timeoutMode", "batchSize", roots=True),
+    "listSearchIndexes": Method("", "", "name aggregationOptions", function=_list_search_indexes, roots=True),
     "mapReduce": Method("map_reduce", "map reduce out", "session", roots=True),
     "rename": Method("rename", "to", "session comment", "dropTarget", {"to": "new_name"}),
     "replaceOne": Method(
@@ -291,6 +306,7 @@ COLLECTION: dict[str, Method] = {
         "filter update",
         "upsert bypassDocumentValidation arrayFilters collation comment hint let session",
     ),
+    "updateSearchIndex": Method("update_search_index", "name definition"),
     "updateOne": Method(
         "update_one",
         "filter update",

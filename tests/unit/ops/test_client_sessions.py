@@ -22,6 +22,7 @@ from txmongo._ops.base import Operation, ReplyContext, RetryKind
 from txmongo._ops.client_sessions import Sessions, check_session, effective_write_concern, in_transaction
 from txmongo._ops.cursors import GetMore
 from txmongo._ops.run_command import RunCommand
+from txmongo._ops.search_indexes import CreateSearchIndexes, ListSearchIndexes
 from txmongo._ops.session_state import SessionState, SessionUse
 from txmongo._ops.transaction_state import Settled, TransactionState
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction, EndSessions
@@ -480,6 +481,8 @@ class CausalTests(SessionsTestCase):
             ListCollections("db", session=self.seen),
             RunCommand("db", {"find": "c"}, session=self.seen),
             GetMore("db", "c", 1, A, CodecOptions(), session=self.seen),
+            CreateSearchIndexes("db", "c", {"indexes": []}, session=self.seen),
+            ListSearchIndexes("db", "c", None, {}, session=self.seen),
         ):
             self.assertIsNone(self.read_concern(operation))
 

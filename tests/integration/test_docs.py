@@ -63,7 +63,7 @@ class Block:
     @property
     def is_test_case(self) -> bool:
         """Whether it is for trial."""
-        return "(TestCase)" in self.code
+        return "TestCase)" in self.code
 
 
 def blocks_of(page: Path) -> Iterator[Block]:

@@ -45,9 +45,16 @@ class AuthenticationTests(LinkTestCase):
             self.assertEqual(await self.who_am_i(self.uri(name)), [f"{name}@admin"])
 
     async def test_given(self) -> None:
-        """A given mechanism is used, and fails for a user who does not have it."""
-        for name, mechanism in (("sha1", "SCRAM-SHA-1"), ("sha256", "SCRAM-SHA-256"), ("both", "SCRAM-SHA-1")):
+        """A mechanism may be named by the URI or a keyword; one that the user does not have fails."""
+        for name, mechanism in (
+            ("sha1", "SCRAM-SHA-1"),
+            ("sha256", "SCRAM-SHA-256"),
+            ("both", "SCRAM-SHA-1"),
+            ("both", "SCRAM-SHA-256"),
+        ):
             who = await self.who_am_i(self.uri(name), authMechanism=mechanism)
+            self.assertEqual(who, [f"{name}@admin"])
+            who = await self.who_am_i(self.uri(name, rest=f"?authMechanism={mechanism}"))
             self.assertEqual(who, [f"{name}@admin"])
         for name, mechanism in (("sha1", "SCRAM-SHA-256"), ("sha256", "SCRAM-SHA-1")):
             failed = await self.failure(OperationFailure, self.uri(name), authMechanism=mechanism)
@@ -68,7 +75,7 @@ class AuthenticationTests(LinkTestCase):
             self.assertNotIn("wrongPassword", repr(failed))
 
     async def test_saslprep(self) -> None:
-        """Passwords are prepared as RFC 4013 wants, names are taken as they are."""
+        """Passwords are prepared as RFC 4013 wants, names are taken as they are: step 4 of the tests."""
         self.assertEqual(await self.who_am_i(self.uri("IX", "IX")), ["IX@admin"])
         self.assertEqual(await self.who_am_i(self.uri("IX", "I\u00adX")), ["IX@admin"])
         self.assertEqual(await self.who_am_i(self.uri("\u2168", "IV")), ["\u2168@admin"])

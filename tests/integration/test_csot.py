@@ -82,6 +82,8 @@ class SessionTests(CsotCase):
         """End a session with a transaction that the server is slow to abort."""
         await self.hold_up("abortTransaction", ms=400)
         session = client.start_session(default_timeout_ms=session_timeout_ms)
+        # The server would keep the transaction, and its locks, for another minute.
+        self.addCleanup(self.client.admin.command, {"killSessions": [session.session_id]})
         session.start_transaction()
         await client.txmongo_tests.things.insert_one({"x": 1}, session=session)
         await self.timed_out(session.end_session(**timing), 0.15)

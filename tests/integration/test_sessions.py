@@ -158,6 +158,7 @@ class GivenTests(SessionCase):
             (database.command, "ping"),
             (database.cursor_command, {"find": "things"}),
             (client.admin.aggregate, [{"$listLocalSessions": {}}]),
+            (client.command, "txmongo_tests", {"ping": 1}),
             (client.list_databases,),
             (client.list_database_names,),
             (client.server_info,),

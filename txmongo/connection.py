@@ -559,10 +559,6 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
             raise InvalidOperation("the client is closed: disconnect() was called")
         if isinstance(causal_consistency, SessionOptions):
             options, causal_consistency = causal_consistency, None
-        elif isinstance(causal_consistency, TransactionOptions):
-            if default_transaction_options is not None:
-                raise TypeError("default_transaction_options was given twice")
-            causal_consistency, default_transaction_options = None, causal_consistency
         given = (causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms)
         if options is None:
             options = SessionOptions(*given)

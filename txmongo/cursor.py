@@ -18,6 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import CursorType
 from twisted.internet.defer import Deferred
 
+from txmongo._legacy.arguments import also_named
 from txmongo._ops.aggregate import Aggregate
 from txmongo._ops.arguments import (
     check_boolean,
@@ -276,6 +277,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         document = None if projection is None else projection_document(projection)  # type: ignore[arg-type]
         return self._set("projection", document or None)
 
+    @also_named(sort="key_or_list")
     def sort(self, key_or_list: Any, direction: Any = None) -> Self:
         """Choose the order of the documents.
 
@@ -324,6 +326,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         self._batch_size = check_count("batch_size", batch_size)
         return self
 
+    @also_named(hint="index")
     def hint(self, index: Any) -> Self:
         """Choose the index that the server uses.
 

@@ -49,6 +49,7 @@ from txmongo._legacy.messages import (
     REPLY_SHARD_CONFIG_STALE,
     UPDATE_MULTI,
     UPDATE_UPSERT,
+    BaseMessage,
     Delete,
     Getmore,
     Insert,
@@ -131,6 +132,7 @@ __all__ = [
     "REPLY_SHARD_CONFIG_STALE",
     "UPDATE_MULTI",
     "UPDATE_UPSERT",
+    "BaseMessage",
     "Delete",
     "Getmore",
     "Insert",
@@ -534,7 +536,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         deferred.addCallback(_reply_document, codec_options, None, True, None)
         return deferred
 
-    def send_query(self, query: AnyMessage) -> Deferred[Reply]:
+    def send_query(self, request: AnyMessage) -> Deferred[Reply]:
         """Send an OP_QUERY and wait for its OP_REPLY; today's servers take only a hello this way.
 
         :param query: a :class:`Query`.
@@ -544,12 +546,12 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             more), :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
         :raises InvalidOperation: the query has ``QUERY_EXHAUST`` set: its further replies would come unasked.
         """
-        if query.opcode == OP_QUERY and query.flags & QUERY_EXHAUST:
+        if request.opcode == OP_QUERY and request.flags & QUERY_EXHAUST:
             raise InvalidOperation("QUERY_EXHAUST cannot be used: every OP_QUERY has one reply here")
         if self._abort_reason is not None:
             return fail(self._loss_error())
         request_id = next_request_id()
-        deferred = self._write_request(query.encode(request_id), _Waiter(self, request_id, None))
+        deferred = self._write_request(request.encode(request_id), _Waiter(self, request_id, None))
         return deferred.addCallback(check_reply)
 
     def resolve(self, request_id: int, document: Mapping[str, Any] | None) -> None:

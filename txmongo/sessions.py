@@ -103,9 +103,12 @@ class TransactionOptions:
         :raises ConfigurationError: the write concern is unacknowledged.
         :raises TypeError: an option has a value of the wrong type.
         """
+        if isinstance(write_concern, int):
+            # The second of TxMongo's order, after a write concern or none.
+            max_commit_time_ms, write_concern = write_concern, None
         if isinstance(read_concern, WriteConcern):
-            if write_concern is not None and not isinstance(write_concern, WriteConcern):
-                max_commit_time_ms = write_concern
+            if write_concern is not None:
+                raise TypeError("write_concern was given twice")
             read_concern, write_concern = None, read_concern
         _check_type("read_concern", read_concern, ReadConcern)
         _check_type("write_concern", write_concern, WriteConcern)
@@ -157,6 +160,8 @@ class SessionOptions:
         :raises TypeError: an option has a value of the wrong type.
         """
         if isinstance(causal_consistency, TransactionOptions):
+            if default_transaction_options is not None:
+                raise TypeError("default_transaction_options was given twice")
             default_transaction_options, causal_consistency = causal_consistency, None
         _check_type("default_transaction_options", default_transaction_options, TransactionOptions)
         _check_type("snapshot_time", snapshot_time, Timestamp)

@@ -165,6 +165,7 @@ EXPORTS = {
         "Reply",
         "UPDATE_MULTI",
         "UPDATE_UPSERT",
+        "BaseMessage",
         "Update",
     },
     "txmongo.sessions": {

@@ -171,6 +171,10 @@ class OptionTests(SynchronousTestCase):
         expected = TransactionOptions(write_concern=write_concern, max_commit_time_ms=5)
         self.assertEqual(TransactionOptions(write_concern, 5), expected)
         self.assertEqual(TransactionOptions(write_concern, max_commit_time_ms=5), expected)
+        self.assertEqual(TransactionOptions(None, 5), TransactionOptions(max_commit_time_ms=5))
+        wrong: Any = write_concern
+        self.assertRaises(TypeError, TransactionOptions, wrong, wrong)
+        self.assertRaises(TypeError, SessionOptions, expected, expected)
         options = SessionOptions(expected)
         self.assertEqual((options.default_transaction_options, options.causal_consistency), (expected, True))
 

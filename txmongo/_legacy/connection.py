@@ -103,6 +103,7 @@ class SingleConnection(ReconnectingClientFactory):
 
     protocol: Any = MongoProtocol
     connector: Any = None
+    instance: MongoProtocol | None = None
     noisy = False
 
     def __init__(
@@ -113,7 +114,6 @@ class SingleConnection(ReconnectingClientFactory):
         self.connection_id = connection_id
         self.initialDelay = self.delay = initial_delay
         self.maxDelay: Any = max_delay  # Twisted's own is an int
-        self.instance: MongoProtocol | None = None
         self._further_hosts = list(uri["nodelist"])[1:]
         self._waiting: list[Deferred[MongoProtocol]] = []
 
@@ -184,19 +184,19 @@ class SingleConnection(ReconnectingClientFactory):
             self.setInstance(reason=failure)
         protocol.fail(failure)
 
-    async def configure(self, protocol: MongoProtocol) -> None:
+    async def configure(self, proto: MongoProtocol) -> None:
         """Greet the server and authenticate.
 
         :raises AutoReconnect: it is not the server to talk to, or the connection is lost.
         :raises MongoAuthenticationError: it refuses the user.
         """
-        hello = await protocol.send_op_query_command("admin", {"isMaster": 1})
-        protocol.init_from_hello_response(hello)
+        hello = await proto.send_op_query_command("admin", {"isMaster": 1})
+        proto.init_from_hello_response(hello)
         preference = str(self._uri.get("options", {}).get("readpreference", "primary")).lower()
         if preference == "primary" and not hello.get("ismaster"):
             raise AutoReconnect("the server is not the primary")
         for database, (username, password, mechanism) in self._users().items():
-            await protocol.authenticate(database, username, password, mechanism)
+            await proto.authenticate(database, username, password, mechanism)
 
     def _users(self) -> Users:
         if self._pool is not None:

@@ -8,6 +8,7 @@ name: OP_MSG, and the message of opcode 1000 that 15.2 called so. Nothing is sen
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Self, overload
 
@@ -40,6 +41,7 @@ __all__ = [
     "REPLY_SHARD_CONFIG_STALE",
     "UPDATE_MULTI",
     "UPDATE_UPSERT",
+    "BaseMessage",
     "Delete",
     "Getmore",
     "Insert",
@@ -428,6 +430,17 @@ def check_reply(reply: Any) -> Reply:
         raise error
     return reply
 
+
+class BaseMessage(abc.ABC):
+    """What all messages are instances of; their classes are registered with it and inherit nothing."""
+
+    @abc.abstractmethod
+    def encode(self, request_id: int | None = None) -> bytes:
+        """Return the whole message, header included."""
+
+
+for _class in (op_msg.Msg, Msg, LegacyMsg, Reply, Query, Update, Insert, Getmore, Delete, KillCursors):
+    BaseMessage.register(_class)
 
 #: What a frame is decoded to, by opcode.
 MESSAGE_TYPES: Final[dict[int, Any]] = {

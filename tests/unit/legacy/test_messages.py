@@ -12,10 +12,12 @@ from bson import BSON
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo import protocol
+from txmongo._legacy.messages import MESSAGE_TYPES
 from txmongo._wire import op_msg
 from txmongo._wire.decoder import decode_message
 from txmongo.errors import AutoReconnect, CursorNotFound, NotPrimaryError, OperationFailure, ProtocolError
 from txmongo.protocol import (
+    BaseMessage,
     Delete,
     Getmore,
     Insert,
@@ -259,6 +261,19 @@ class DecodingTests(SynchronousTestCase):
         query = Query(50, 1, 2, 2004, 4, "a.b", 5, 6, A, B)
         self.assertEqual(Query.decode(1, 2, 2004, query.encode()[16:]), query)
         self.assertRaises(ProtocolError, Query.decode, 1, 2, 2005, query.encode()[16:])
+
+
+class BaseMessageTests(SynchronousTestCase):
+    """What all messages are."""
+
+    def test_instances(self) -> None:
+        """Every message, of either API, is an instance of BaseMessage; other things are none."""
+        messages = [kind() for kind in (Msg, Reply, Query, Update, Insert, Getmore, Delete, KillCursors)]
+        messages += [Msg(0, 0, 0, 1000, "x"), decode_message(Msg().encode(), message_types=MESSAGE_TYPES)]
+        for message in messages:
+            self.assertIsInstance(message, BaseMessage)
+        self.assertNotIsInstance(b"", BaseMessage)
+        self.assertFalse(issubclass(tuple, BaseMessage))
 
 
 class CheckReplyTests(SynchronousTestCase):

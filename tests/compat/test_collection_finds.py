@@ -11,6 +11,7 @@ from twisted.internet import defer, reactor, task
 
 from tests.compat.servers import CompatTestCase, on_every_server
 from txmongo import filter as qf
+from txmongo import protocol as wire
 from txmongo.collection import Cursor
 from txmongo.errors import InvalidOperation, OperationFailure
 
@@ -126,10 +127,19 @@ class Find15Tests(FindCase):
 
     async def test_flags(self) -> None:
         """Flags of the query message become the options of today's command."""
-        await self.things.find({}, flags=16 | 128)
+        await self.things.find({}, flags=wire.QUERY_NO_CURSOR_TIMEOUT | wire.QUERY_PARTIAL)
         (command,) = self.sent("find")
         self.assertTrue(command["noCursorTimeout"])
         self.assertTrue(command["allowPartialResults"])
+        self.assertEqual(len(await self.things.find({}, flags=wire.QUERY_EXHAUST, batch_size=3)), 10)
+        self.assertIn("getMore", self.commands.names())
+        # Servers since 4.4 know oplogReplay by themselves, and refuse tailable cursors of what is not capped.
+        self.assertEqual(len(await self.things.find({}, flags=wire.QUERY_OPLOG_REPLAY)), 10)
+        flags = wire.QUERY_TAILABLE_CURSOR | wire.QUERY_AWAIT_DATA
+        await self.failure(self.things.find({}, flags=flags), OperationFailure)
+        command = self.sent("find")[-1]
+        self.assertTrue(command["tailable"])
+        self.assertTrue(command["awaitData"])
 
     async def test_tailable(self) -> None:
         """A tailable cursor, and one that waits for data."""
@@ -459,9 +469,9 @@ class SlaveOkTests(FindCase):
 
     async def test_preference(self) -> None:
         """Other members than the primary may be asked, unless the collection says which."""
-        await self.things.find({}, flags=4)
-        await self.things.find_one({}, flags=4)
+        await self.things.find({}, flags=wire.QUERY_SLAVE_OK)
+        await self.things.find_one({}, flags=wire.QUERY_SLAVE_OK)
         nearest = self.things.with_options(read_preference=ReadPreference.NEAREST)
-        await nearest.find({}, flags=4)
+        await nearest.find({}, flags=wire.QUERY_SLAVE_OK)
         modes = [command["$readPreference"]["mode"] for command in self.sent("find")]
         self.assertEqual(modes, ["secondaryPreferred", "secondaryPreferred", "nearest"])

@@ -404,7 +404,7 @@ class WholeTests(TenCase):
 
     async def test_subcollections(self) -> None:
         """Attributes and items are subcollections; so is a call with a name."""
-        for sub in (self.things.sub, self.things["sub"], self.things("sub")):
+        for sub in (self.things.sub, self.things["sub"], self.things("sub"), self.things.__call__("sub")):
             self.assertEqual(sub.full_name, "txmongo_compat.things.sub")
         self.assertRaises(AttributeError, lambda: self.things._private)
         self.assertEqual(self.things["_private"].name, "things._private")
@@ -523,6 +523,7 @@ class DatabaseTests(TenCase):
         """name, write_concern, and collections by attribute, item and call."""
         self.assertEqual((self.database.name, str(self.database)), ("txmongo_compat", "txmongo_compat"))
         self.assertEqual(self.database.write_concern, WriteConcern())
+        self.assertEqual(self.database.codec_options, self.client.codec_options)
         for collection in (self.database.things, self.database["things"], self.database("things")):
             self.assertEqual(collection, self.things)
         self.assertRaises(AttributeError, lambda: self.database._private)

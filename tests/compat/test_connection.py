@@ -23,7 +23,7 @@ from txmongo.connection import (
     lazyMongoConnection,
     lazyMongoConnectionPool,
 )
-from txmongo.errors import AutoReconnect, OperationFailure, TimeExceeded
+from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, TimeExceeded
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.testing import FakeServer, Mongod
 
@@ -48,6 +48,39 @@ class ClientTests(CompatTestCase):
                 await client.admin.command("ping")  # the others are still being opened
             self.assertEqual(len(client.getprotocols()), 3)
             self.assertIn(await client.getprotocol(), client.getprotocols())
+
+    async def test_constructor(self) -> None:
+        """ConnectionPool(uri, pool_size, ssl_context_factory, **kwargs), by position and by name, to disconnect()."""
+        for client in (
+            ConnectionPool(self.uri, 2, None, w=1, timeout=20, retry_delay=1, max_delay=2),
+            ConnectionPool(uri=self.uri, pool_size=2, ssl_context_factory=None, write_concern=WriteConcern(1)),
+        ):
+            self.assertEqual(client.write_concern, WriteConcern(1))
+            self.assertEqual(client["txmongo_compat"].write_concern, WriteConcern(1))
+            await client.txmongo_compat.things.insert_one({})
+            await client.disconnect()
+            await self.failure(client.txmongo_compat.things.insert_one({}), InvalidOperation)
+        self.assertEqual(await self.things.count_documents({}), 2)
+
+    async def test_users(self) -> None:
+        """auth_creds tells whom connections are authenticated as, by the database."""
+        mongod = await mongod_of(self.server_version, auth=True)
+        assert mongod.credentials is not None
+        client: ConnectionPool[Any] = ConnectionPool(mongod.uri)
+        self.addCleanup(client.disconnect)
+        self.assertEqual(client.auth_creds, {"admin": (*mongod.credentials, "DEFAULT")})
+        self.assertEqual(self.client.auth_creds, {})
+        await client.admin.command("ping")
+
+    async def test_default_database(self) -> None:
+        """get_default_database() is the connection string's database, None if it names none."""
+        host, port = self.server.address
+        client = self.fixed_client(f"mongodb://{host}:{port}/txmongo_compat")
+        database = client.get_default_database()
+        assert database is not None
+        self.assertEqual(await database.things.find(), [])
+        self.assertEqual(database.name, "txmongo_compat")
+        self.assertIsNone(self.fixed_client(f"mongodb://{host}:{port}").get_default_database())
 
     async def test_uri(self) -> None:
         """The connection string in parts, of a client and of its protocols; parsing one connects to nothing."""
@@ -152,10 +185,10 @@ class PingTests(CompatTestCase):
 class FactoryTests(CompatTestCase):
     """``_Connection(pool, uri, connection_id, initial_delay, max_delay)``, a client factory."""
 
-    def make(self, pool: Any, *hosts: tuple[str, int], **parts: Any) -> Any:
+    def make(self, pool: Any, *hosts: tuple[str, int], kind: Any = _Connection, **parts: Any) -> Any:
         """A factory, and the attempt to connect to its first host."""
         uri = {**_parse_uri("mongodb://a.example"), "nodelist": [*hosts], **parts}
-        factory: Any = _Connection(pool, uri, 7, 0.01, 0.02)
+        factory: Any = kind(pool, uri, 7, 0.01, 0.02)
         self.assertIsInstance(factory, ClientFactory)
         self.assertIs(factory.uri, uri)
         self.assertIs(factory.pool, pool)
@@ -207,6 +240,53 @@ class FactoryTests(CompatTestCase):
         factory = self.make(None, secondary.address, nobody, options={"readpreference": "secondaryPreferred"})
         protocol = await factory.notifyReady()
         self.assertEqual(protocol.transport.getPeer().port, secondary.address[1])
+
+    async def test_overridden(self) -> None:
+        """A subclass may have its own protocol, and hears of each step through the methods that make it."""
+        heard: list[str] = []
+
+        class Hearing(_Connection):
+            class protocol(MongoProtocol):
+                pass
+
+            def buildProtocol(self, addr: Any) -> Any:
+                heard.append("buildProtocol")
+                return super().buildProtocol(addr)
+
+            def configure(self, proto: Any) -> Any:
+                heard.append("configure")
+                return super().configure(proto)
+
+            def setInstance(self, instance: Any = None, reason: Any = None) -> None:
+                heard.append("setInstance" if instance else "setInstance(None)")
+                super().setInstance(instance, reason)
+
+            def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
+                heard.append("clientConnectionFailed")
+                super().clientConnectionFailed(connector, reason)
+
+            def clientConnectionLost(self, connector: Any, reason: Any) -> None:
+                heard.append("clientConnectionLost")
+                super().clientConnectionLost(connector, reason)
+
+            def retryNextHost(self, connector: Any = None) -> None:
+                heard.append("retryNextHost")
+                super().retryNextHost(connector)
+
+        factory = self.make(None, ("127.0.0.1", free_port("127.0.0.1")), self.server.address, kind=Hearing)
+        protocol = await factory.notifyReady()
+        self.assertIsInstance(protocol, Hearing.protocol)
+        made = ["buildProtocol", "configure", "setInstance"]
+        self.assertEqual(heard, ["clientConnectionFailed", "retryNextHost", *made])
+        heard.clear()
+        protocol.fail(Exception("for this test"))
+        while factory.instance is protocol:
+            await task.deferLater(reactor, 0)
+        again = await factory.notifyReady()
+        self.assertIsNot(again, protocol)
+        # First the host that nobody listens on, then the other.
+        lost = ["clientConnectionLost", "setInstance(None)", "retryNextHost"]
+        self.assertEqual(heard, [*lost, "clientConnectionFailed", "retryNextHost", *made])
 
     async def test_users(self) -> None:
         """It authenticates as the client's users, or as that of the connection string; a refusal ends it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from bson import BSON, ObjectId
 from twisted.internet import defer, reactor
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.trial.unittest import TestCase
 
 from tests.compat.servers import CompatTestCase, on_every_server, on_old_servers
 from txmongo import protocol as wire
@@ -16,8 +19,10 @@ from txmongo.protocol import (
     Getmore,
     Insert,
     KillCursors,
+    MongoClientProtocol,
     MongoDecoder,
     MongoProtocol,
+    MongoServerProtocol,
     Msg,
     Query,
     Reply,
@@ -104,6 +109,7 @@ class OpcodeTests(ProtocolTestCase):
         reply = await protocol.send_QUERY(query)
         self.assertIsInstance(reply, Reply)
         self.assertEqual((reply.n_returned, reply.starting_from), (4, 0))
+        self.assertEqual(reply.response_flags, wire.REPLY_AWAIT_CAPABLE)
         self.assertEqual([each.decode() for each in reply.documents], [{"_id": n} for n in range(1, 5)])
         self.assertNotEqual(reply.cursor_id, 0)
         more = Getmore(collection=NAMESPACE, n_to_return=10, cursor_id=reply.cursor_id)
@@ -157,6 +163,174 @@ class OpcodeTests(ProtocolTestCase):
         protocol = await client.getprotocol()
         await self.things.insert_one({"_id": 1})
         self.assertIsNone((await protocol.get_last_error("txmongo_compat"))["err"])
+
+
+class Recorder(MongoServerProtocol, MongoClientProtocol):
+    """Both ends of a conversation, as a small server or proxy of old is written; it keeps what its hooks are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: defer.DeferredQueue[tuple[str, Any]] = defer.DeferredQueue()
+        self.lost: defer.Deferred[None] = defer.Deferred()
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.lost.callback(None)
+
+    def handle_REPLY(self, request: Any) -> None:
+        self.received.put(("handle_REPLY", request))
+
+    def handle_MSG(self, request: Any) -> None:
+        self.received.put(("handle_MSG", request))
+
+    def handle_UPDATE(self, request: Any) -> None:
+        self.received.put(("handle_UPDATE", request))
+
+    def handle_INSERT(self, request: Any) -> None:
+        self.received.put(("handle_INSERT", request))
+
+    def handle_QUERY(self, request: Any) -> None:
+        self.received.put(("handle_QUERY", request))
+
+    def handle_GETMORE(self, request: Any) -> None:
+        self.received.put(("handle_GETMORE", request))
+
+    def handle_DELETE(self, request: Any) -> None:
+        self.received.put(("handle_DELETE", request))
+
+    def handle_KILL_CURSORS(self, request: Any) -> None:
+        self.received.put(("handle_KILL_CURSORS", request))
+
+
+class HookTests(TestCase):
+    """A server made of MongoServerProtocol's hooks, and a client made of MongoClientProtocol, over a socket."""
+
+    timeout = 30
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        """Connect the two."""
+        accepted: defer.Deferred[Recorder] = defer.Deferred()
+
+        class Server(Recorder):
+            def connectionMade(self) -> None:
+                accepted.callback(self)
+
+        factory = Factory.forProtocol(Server)
+        factory.noisy = False
+        port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        self.client = await connectProtocol(endpoint, Recorder())
+        self.server = await accepted
+        self.addCleanup(self.end)
+
+    async def end(self) -> None:
+        """Close the connection, and wait for both ends of it."""
+        self.client.fail(None)
+        await self.client.lost
+        await self.server.lost
+
+    async def arrived(self, hook: str, opcode: int, kind: type[Any], *fields: Any) -> Any:
+        """The message that came to the server by this hook; it has the request id that was sent last, and these fields.
+
+        :param fields: all that follow the header.
+        """
+        called, message = await self.server.received.get()
+        self.assertEqual((called, message.opcode), (hook, opcode))
+        self.assertIsInstance(message, kind)
+        self.assertEqual(tuple(message)[4:], fields)
+        return message
+
+    async def test_update(self) -> None:
+        """OP_UPDATE arrives as it was sent, under the request id that sending gave."""
+        request_id = self.client.send_UPDATE(Update(collection="a.b", flags=3, selector={"x": 1}, update={"y": 2}))
+        expected = (0, "a.b", 3, BSON.encode({"x": 1}), BSON.encode({"y": 2}))
+        message = await self.arrived("handle_UPDATE", wire.OP_UPDATE, Update, *expected)
+        self.assertEqual(message.request_id, request_id)
+
+    async def test_insert(self) -> None:
+        """OP_INSERT."""
+        self.client.send_INSERT(Insert(flags=1, collection="a.b", documents=[{"x": 1}, {"x": 2}]))
+        documents = [BSON.encode({"x": 1}), BSON.encode({"x": 2})]
+        await self.arrived("handle_INSERT", wire.OP_INSERT, Insert, 1, "a.b", documents)
+
+    async def test_query(self) -> None:
+        """OP_QUERY."""
+        self.client.send_QUERY(Query(flags=4, collection="a.b", n_to_skip=5, n_to_return=6, query={}, fields={"x": 1}))
+        expected = (4, "a.b", 5, 6, BSON.encode({}), BSON.encode({"x": 1}))
+        await self.arrived("handle_QUERY", wire.OP_QUERY, Query, *expected)
+
+    async def test_getmore(self) -> None:
+        """OP_GET_MORE."""
+        self.client.send_GETMORE(Getmore(collection="a.b", n_to_return=5, cursor_id=77))
+        await self.arrived("handle_GETMORE", wire.OP_GETMORE, Getmore, 0, "a.b", 5, 77)
+
+    async def test_delete(self) -> None:
+        """OP_DELETE."""
+        self.client.send_DELETE(Delete(collection="a.b", flags=1, selector={"x": 1}))
+        await self.arrived("handle_DELETE", wire.OP_DELETE, Delete, 0, "a.b", 1, BSON.encode({"x": 1}))
+
+    async def test_kill_cursors(self) -> None:
+        """OP_KILL_CURSORS."""
+        self.client.send_KILL_CURSORS(KillCursors(cursors=[77, 78]))
+        await self.arrived("handle_KILL_CURSORS", wire.OP_KILL_CURSORS, KillCursors, 0, 2, [77, 78])
+
+    async def test_reply(self) -> None:
+        """OP_REPLY, the server's answer to a query, which names the request that it answers."""
+        request_id = self.client.send_QUERY(Query(collection="a.b"))
+        _, query = await self.server.received.get()
+        flags = wire.REPLY_CURSOR_NOT_FOUND | wire.REPLY_QUERY_FAILURE
+        flags |= wire.REPLY_SHARD_CONFIG_STALE | wire.REPLY_AWAIT_CAPABLE
+        answer = Reply(response_to=query.request_id, response_flags=flags, cursor_id=7, documents=[{"x": 1}])
+        self.server.send_REPLY(answer)
+        hook, reply = await self.client.received.get()
+        self.assertEqual((hook, reply.opcode, reply.response_to), ("handle_REPLY", wire.OP_REPLY, request_id))
+        self.assertEqual((reply.response_flags, reply.cursor_id, reply.n_returned), (flags, 7, 1))
+        self.assertEqual(reply.documents[0].decode(), {"x": 1})
+
+    async def test_msg(self) -> None:
+        """OP_MSG there and back."""
+        request_id = self.client.send_MSG(Msg.create({"ping": 1, "$db": "admin"}))
+        hook, message = await self.server.received.get()
+        self.assertEqual((hook, message.opcode, message.request_id), ("handle_MSG", wire.OP_MSG, request_id))
+        self.assertEqual(message.to_dict(), {"ping": 1, "$db": "admin"})
+        self.assertIsInstance(self.client, MongoClientProtocol)
+        self.assertIsInstance(self.server, MongoServerProtocol)
+        self.server.send_MSG(Msg.create({"ok": 1}, response_to=message.request_id))
+        hook, reply = await self.client.received.get()
+        self.assertEqual((hook, reply.response_to, reply.to_dict()), ("handle_MSG", request_id, {"ok": 1}))
+
+    async def test_old_msg(self) -> None:
+        """The message of opcode 1000, which 15.2 called Msg: it is written, though no server reads it."""
+        message = Msg(0, 5, 6, wire.OP_MSG_LEGACY, "hello")
+        self.assertIsInstance(message, Msg)
+        self.assertEqual(tuple(message), (0, 5, 6, 1000, "hello"))
+        self.assertEqual((message.len, message.request_id, message.response_to), (0, 5, 6))
+        self.assertEqual((message.opcode, message.message), (wire.OP_MSG_LEGACY, "hello"))
+        seen: defer.Deferred[bytes] = defer.Deferred()
+        self.server.dataReceived = seen.callback  # type: ignore[method-assign]
+        request_id = self.client.send_MSG(message)
+        self.assertEqual(await seen, struct.pack("<iiii", 22, request_id, 6, 1000) + b"hello\0")
+
+    async def test_send(self) -> None:
+        """send() takes the method for the kind of the message."""
+        kinds = (Insert, Update, Delete, Query, Getmore, KillCursors, Reply)
+        for kind in kinds:
+            self.client.send(kind())
+        self.client.send(Msg.create({"ping": 1}))
+        came = [(await self.server.received.get()) for _ in range(8)]
+        self.assertEqual([hook for hook, _ in came], [f"handle_{wire.OP_NAMES[each.opcode]}" for _, each in came])
+        self.assertEqual([type(each) for _, each in came[:7]], [*kinds])
+
+    async def test_handle(self) -> None:
+        """dataReceived() hands each whole message to handle(), which a proxy may take the place of."""
+        seen: list[Any] = []
+        self.server.handle = seen.append  # type: ignore[method-assign]
+        data = Query(collection="a.b").encode(1) + Getmore(collection="a.b").encode(2)
+        self.server.dataReceived(data[:20])
+        self.server.dataReceived(data[20:-1])
+        self.assertEqual([each.request_id for each in seen], [1])
+        self.server.dataReceived(data[-1:])
+        self.assertEqual([type(each) for each in seen], [Query, Getmore])
 
 
 @on_every_server
@@ -227,6 +401,48 @@ class ProtocolTests(ProtocolTestCase):
             await protocol.command("admin", {"ping": 1})
         self.assertEqual([each["ok"] for each in seen], [1, 1, 1])
 
+    async def test_reply_hook(self) -> None:
+        """A subclass with handle_REPLY sees the reply to a query, and passes it on."""
+        seen: list[Any] = []
+
+        class Seeing(MongoProtocol):
+            def handle_REPLY(self, request: Any) -> None:
+                seen.append(request)
+                super().handle_REPLY(request)
+
+        protocol = await self.connect(Seeing())
+        reply = await protocol.send_QUERY(Query(collection="admin.$cmd", n_to_return=-1, query={"ismaster": 1}))
+        self.assertEqual(seen, [reply])
+
+    async def test_life(self) -> None:
+        """A subclass with connectionMade and connectionLost hears of both; versions may be noted by hand."""
+        heard: list[str] = []
+
+        class Hearing(MongoProtocol):
+            def connectionMade(self) -> None:
+                heard.append("made")
+                super().connectionMade()
+
+            def connectionLost(self, reason: Any = connectionDone) -> None:
+                heard.append(reason.type.__name__)
+                super().connectionLost(reason)
+
+        protocol = await self.connect(Hearing())
+        protocol.set_wire_versions(2, 3)
+        self.assertEqual((protocol.min_wire_version, protocol.max_wire_version), (2, 3))
+        gone: defer.Deferred[None] = defer.Deferred()
+        hook = protocol.lost_hook
+
+        def lost(reason: Any) -> None:
+            assert hook is not None
+            hook(reason)
+            gone.callback(None)
+
+        protocol.lost_hook = lost
+        protocol.fail(ProtocolError("enough"))
+        await gone
+        self.assertEqual(heard, ["made", "ConnectionAborted"])
+
     async def test_fail(self) -> None:
         """fail() closes the connection; what was sent fails, and so does what is sent later."""
         protocol = await self.connect()
@@ -258,6 +474,8 @@ class ProtocolTests(ProtocolTestCase):
         self.assertIsNone(messages.pop())
         self.assertEqual([each.to_dict()["ok"] for each in messages], [1, 1, 1])
         self.assertEqual(decoder.dataBuffer, b"")
+        (length,) = struct.unpack_from("<i", whole)
+        self.assertEqual(MongoDecoder.decode(whole[:length]).to_dict(), messages[0].to_dict())
 
     async def test_last_error(self) -> None:
         """get_last_error tells how the last write of a client's connection ended."""

@@ -539,7 +539,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def send_query(self, request: AnyMessage) -> Deferred[Reply]:
         """Send an OP_QUERY and wait for its OP_REPLY; today's servers take only a hello this way.
 
-        :param query: a :class:`Query`.
+        :param request: a :class:`Query`.
         :returns: a Deferred that fires with the :class:`Reply`. It fails with
             :class:`~txmongo.errors.OperationFailure` or :class:`~txmongo.errors.NotPrimaryError` if the server says
             that the query failed, :class:`~txmongo.errors.CursorNotFound` for a cursor that it does not know (any

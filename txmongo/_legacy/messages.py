@@ -436,7 +436,10 @@ class BaseMessage(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, request_id: int | None = None) -> bytes:
-        """Return the whole message, header included."""
+        """Return the whole message, header included.
+
+        :param request_id: goes before the one of the message.
+        """
 
 
 for _class in (op_msg.Msg, Msg, LegacyMsg, Reply, Query, Update, Insert, Getmore, Delete, KillCursors):

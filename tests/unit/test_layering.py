@@ -7,6 +7,7 @@ import only one another; ``testing`` is above everything and imported by nothing
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -202,6 +203,13 @@ class LayeringTests(SynchronousTestCase):
     def test_private_names(self) -> None:
         """Only _pymongo names PyMongo's private names."""
         self.assertEqual([p for name, tree in self.trees.items() for p in private_names(name, tree)], [])
+
+    def test_tour(self) -> None:
+        """The tour of the code, docs/architecture.rst, comes past every module."""
+        tour = (ROOT.parent / "docs" / "architecture.rst").read_text()
+        named = {name for quoted in re.findall(r"``([\w.]+)``", tour) for name in quoted.split(".")}
+        stems = {name.rpartition(".")[2] for name in self.trees}
+        self.assertEqual(sorted(stems - named - {"_version"}), [])
 
 
 class RuleTests(SynchronousTestCase):

@@ -594,6 +594,7 @@ class ClientSession(SessionState):
     ) -> Any:
         """The loop of :meth:`with_transaction`: "Sequence of Actions" of the specification."""
         attempt = 0
+        last: PyMongoError | None = None
         while True:
             self.start_transaction(
                 options.read_concern, options.write_concern, options.read_preference, options.max_commit_time_ms
@@ -606,7 +607,12 @@ class ClientSession(SessionState):
                 return result
             except PyMongoError as error:
                 if not error.has_error_label(TRANSIENT_TRANSACTION):
+                    if last is not None and self.time_limit is not None and is_timeout(error):
+                        # What the time was used up for tells more than that it was over.
+                        late = self._out_of_time(last)
+                        raise late from late.__cause__
                     raise
+                last = error
                 await self._pause(attempt, limit, error)
 
     async def _call_back(self, callback: Callable[[ClientSession], Any]) -> Any:

@@ -22,6 +22,7 @@ from txmongo._ops.transactions import AbortTransaction, CommitTransaction
 from txmongo.errors import (
     AutoReconnect,
     ConfigurationError,
+    ExecutionTimeout,
     InvalidOperation,
     NetworkTimeout,
     OperationFailure,
@@ -673,6 +674,27 @@ class WithTransactionTests(SessionTestCase):
         self.assertNoResult(running)
         running.cancel()
         self.failureResultOf(running, CancelledError)
+
+    def test_time_over_in_callback(self) -> None:
+        """A timeout of a later attempt's command tells of the error before it, with its labels, not of itself."""
+        late = ExecutionTimeout("insert was not sent", 50)
+        for options, cause in (({"default_timeout_ms": 500}, True), ({}, False)):
+            first = transient()
+            self.answers["insert"] = [first, late]
+            running = self.session(**options).with_transaction(self.callback)
+            self.clock.advance(0.005)
+            error = self.failureResultOf(running, PyMongoError).value
+            assert isinstance(error, PyMongoError)
+            self.assertTrue(error.timeout)
+            self.assertIs(error.__cause__, first if cause else None)
+            self.assertEqual(error.has_error_label("TransientTransactionError"), cause)
+
+    def test_time_over_at_once(self) -> None:
+        """A timeout of the first attempt comes out as it is."""
+        late = ExecutionTimeout("insert was not sent", 50)
+        self.answers["insert"] = [late]
+        running = self.session(default_timeout_ms=500).with_transaction(self.callback)
+        self.assertIs(self.failureResultOf(running, ExecutionTimeout).value, late)
 
     def test_cancel_in_callback(self) -> None:
         """Cancelled while the function runs, it fails at once, and the abort is sent all the same."""

@@ -1,10 +1,15 @@
-"""Prose tests of the sessions specification for servers that have no sessions."""
+"""Prose tests of the sessions specification for servers that have no sessions; and that 4 to 6 leave no method out."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+from tests.integration.test_sessions import calls
 from tests.unit.test_connection import ClientCase
+from txmongo.collection import Collection
+from txmongo.connection import ConnectionPool
+from txmongo.database import Database
 from txmongo.errors import ConfigurationError
 
 FOUND = {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}}
@@ -41,3 +46,32 @@ class UnsupportedTests(ClientCase):
             error = self.failureResultOf(operation, ConfigurationError).value
             self.assertIn("Sessions are not supported", str(error))
         self.assertEqual(self.server.commands("find") + self.server.commands("insert"), [])
+
+
+#: Methods that take a session and that no server has which the tests can start, or that have such a test of their own.
+ELSEWHERE = {
+    "ConnectionPool.bulk_write",
+    "Collection.create_search_index",
+    "Collection.create_search_indexes",
+    "Collection.drop_search_index",
+    "Collection.list_search_indexes",
+    "Collection.update_search_index",
+    "Collection.watch",
+    "ConnectionPool.watch",
+    "Database.watch",
+}
+
+
+class MethodTests(ClientCase):
+    """The methods that take a session."""
+
+    def test_all_methods_4_5_6(self) -> None:
+        """``tests/integration/test_sessions.py`` calls every one of them."""
+        called = {getattr(method, "func", method).__func__ for method, *_ in calls(self.client())}
+        left_out = {
+            f"{kind.__name__}.{name}"
+            for kind in (Collection, Database, ConnectionPool)
+            for name, method in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") and "session" in inspect.signature(method).parameters and method not in called
+        }
+        self.assertEqual(left_out - ELSEWHERE, set())

@@ -7,32 +7,10 @@ from typing import Any
 from pymongo import monitoring
 from twisted.internet import defer
 
+from tests.integration.prose.events import PoolEvents
 from tests.integration.servers import CollectionTestCase
 from txmongo.connection import ConnectionPool
 from txmongo.errors import AutoReconnect
-
-
-class PoolEvents(monitoring.ConnectionPoolListener):
-    """Keeps why no connection was had, and counts how often the pool was cleared."""
-
-    def __init__(self) -> None:
-        self.cleared = 0
-        self.not_checked_out: list[str] = []
-
-    def pool_cleared(self, event: Any) -> None:
-        """Every connection is to be replaced."""
-        self.cleared += 1
-
-    def connection_check_out_failed(self, event: Any) -> None:
-        """An operation waited in vain."""
-        self.not_checked_out.append(event.reason)
-
-    def _nothing(self, event: Any) -> None:
-        """Not of interest."""
-
-    pool_created = pool_ready = pool_closed = _nothing
-    connection_created = connection_ready = connection_closed = _nothing
-    connection_check_out_started = connection_checked_out = connection_checked_in = _nothing
 
 
 class ClearedTests(CollectionTestCase):
@@ -49,6 +27,19 @@ class ClearedTests(CollectionTestCase):
         )
         self.addCleanup(self.one.disconnect)
         await self.one
+        self.pool.all.clear()
+
+    def check_pool(self) -> None:
+        """One had the connection, the pool was cleared, then the other one failed to get it; once each."""
+        kinds = (
+            monitoring.ConnectionCheckedOutEvent,
+            monitoring.PoolClearedEvent,
+            monitoring.ConnectionCheckOutFailedEvent,
+        )
+        heard = [event for event in self.pool.all if isinstance(event, kinds)]
+        self.assertEqual([type(event) for event in heard[:3]], list(kinds))
+        self.assertEqual(heard[2].reason, "connectionError")
+        self.assertEqual([len(self.pool.of(kind)) for kind in kinds[1:]], [1, 1])
 
     async def fail_slowly(self, name: str, **data: Any) -> None:
         """Have the server fail the next command of that name after half a second."""
@@ -60,7 +51,7 @@ class ClearedTests(CollectionTestCase):
         things = self.one.txmongo_tests.things
         found = await defer.gatherResults([things.find_one(), things.find_one()])
         self.assertEqual(found, [{"_id": 0}] * 2)
-        self.assertEqual((self.pool.cleared, self.pool.not_checked_out), (1, ["connectionError"]))
+        self.check_pool()
         self.assertEqual(self.commands.names().count("find"), 3)
 
     async def test_write(self) -> None:
@@ -69,7 +60,7 @@ class ClearedTests(CollectionTestCase):
         things = self.one.txmongo_tests.things
         await defer.gatherResults([things.update_one({}, {"$inc": {"n": 1}}) for _ in range(2)])
         self.assertEqual(await self.things.find_one(), {"_id": 0, "n": 2})
-        self.assertEqual((self.pool.cleared, self.pool.not_checked_out), (1, ["connectionError"]))
+        self.check_pool()
         self.assertEqual(self.commands.names().count("update"), 3)
 
     async def test_in_transaction(self) -> None:
@@ -84,6 +75,6 @@ class ClearedTests(CollectionTestCase):
             self.assertIsInstance(failure.value, AutoReconnect)
             self.assertTrue(failure.value.has_error_label("TransientTransactionError"))
             await session.abort_transaction()
-            self.assertEqual(self.pool.not_checked_out[0], "connectionError")
+            self.check_pool()
         sessions = self.one._executor.sessions.pool
         self.assertEqual(sessions.in_use, 0)

@@ -224,6 +224,11 @@ class ExampleTests(TestCase):
             self.assertIn(line, printed)
         self.assertTrue(printed.endswith("The throw-away replica set is gone\n"), printed)
 
+    async def test_tls(self) -> None:
+        """The example of TxMongo 15.2's documentation fetches ten documents over TLS, where both ends are known."""
+        printed = await run_python(str(ROOT / "examples" / "tls.py"))
+        self.assertEqual(printed, "".join(f"{{'_id': {number}}}\n" for number in range(10)))
+
     async def test_failover(self) -> None:
         """The failover example loses two primaries and no write."""
         printed = await run_python(str(ROOT / "examples" / "failover.py"))

@@ -39,6 +39,9 @@ _OPCODE_AT: Final = 12
 _SMALL: Final = 256
 _SMALLEST_DOCUMENT: Final = 5
 
+#: The ends of an array and of the document that it is in.
+_ENDS: Final = b"\0\0"
+
 _INT32: Final = struct.Struct("<i")
 _uint32 = struct.Struct("<I").unpack_from
 
@@ -92,8 +95,7 @@ class ArrivingBatch:
         if end == start:
             return
         try:
-            with memoryview(decoder.buffer)[start:end] as elements:
-                self.documents += _decode_elements(elements, self._codec_options)
+            self.documents += self._decode_up_to(end, decoder.buffer)
         except Exception:
             # The decoder of the whole message will say so, if it is of the same opinion.
             self._given_up = True
@@ -107,7 +109,7 @@ class ArrivingBatch:
         """Where the last whole document ends, if the lengths of all can be believed: decoding them will tell."""
         buffer, position = decoder.buffer, self._start
         batch_at = self._lengths_at[-1]
-        limit = min(decoder.filled, batch_at + _uint32(buffer, batch_at)[0] - 1)
+        limit = min(decoder.filled - len(_ENDS), batch_at + _uint32(buffer, batch_at)[0] - 1)
         last = limit - _SMALLEST_DOCUMENT
         # An element of an array is its type, its number in decimal digits, a zero, and then the document.
         number = len(self.documents)
@@ -124,19 +126,26 @@ class ArrivingBatch:
                 position = end
                 number += 1
 
+    def _decode_up_to(self, end: int, buffer: bytearray) -> list[Any]:
+        """Decode the documents up to ``end`` where they lie: as if the batch, and with it the cursor, ended there.
+
+        :raises bson.errors.InvalidBSON: if they are anything but whole documents.
+        """
+        _, cursor_at, batch_at = self._lengths_at
+        cursor_end = end + len(_ENDS)
+        before, behind = buffer[cursor_at : self._start], buffer[end:cursor_end]
+        _INT32.pack_into(buffer, cursor_at, cursor_end - cursor_at)
+        _INT32.pack_into(buffer, batch_at, end + 1 - batch_at)
+        buffer[end:cursor_end] = _ENDS
+        try:
+            with memoryview(buffer)[cursor_at:cursor_end] as cursor:
+                documents: list[Any] = bson.decode(cursor, self._codec_options)[self._field]
+        finally:
+            buffer[cursor_at : self._start], buffer[end:cursor_end] = before, behind
+        return documents
+
     def complete(self, reply: dict[str, Any]) -> None:
         """Put the documents that were taken out of a reply into what was decoded of it."""
         cursor = reply["cursor"]
         self.documents += cursor[self._field]
         cursor[self._field] = self.documents
-
-
-def _decode_elements(elements: memoryview, codec_options: CodecOptions[Any]) -> list[Any]:
-    """Decode elements of a BSON array; each is decoded as it is within the whole reply.
-
-    :raises bson.errors.InvalidBSON: if they are anything but whole elements.
-    """
-    array_length = 4 + len(elements) + 1
-    start = _INT32.pack(4 + 2 + array_length + 1) + b"\x04\0" + _INT32.pack(array_length)
-    documents: list[Any] = bson.decode(b"".join((start, elements, b"\0\0")), codec_options)[""]
-    return documents

@@ -645,7 +645,7 @@ class GridOutTests(GridFSTestCase):
 
     async def test_lost_cursor(self) -> None:
         """A cursor that the server has dropped meanwhile is opened again where it was."""
-        content = os.urandom(8 * MEGABYTE)
+        content = os.urandom(20 * MEGABYTE)
         grid_out = await self.opened(content, MEGABYTE)
         first = await grid_out.read(MEGABYTE)
         await self.fail_command("getMore", errorCode=43)
@@ -654,11 +654,11 @@ class GridOutTests(GridFSTestCase):
 
     async def test_lost_connection(self) -> None:
         """A read whose connection is lost fails, and can be tried again."""
-        grid_out = await self.opened(bytes(8 * MEGABYTE), MEGABYTE)
+        grid_out = await self.opened(bytes(20 * MEGABYTE), MEGABYTE)
         await grid_out.read(1)
         await self.fail_command("getMore", closeConnection=True)
         await self.failure(grid_out.read(), AutoReconnect)
-        self.assertEqual(len(await grid_out.read()), 8 * MEGABYTE - 1)
+        self.assertEqual(len(await grid_out.read()), 20 * MEGABYTE - 1)
 
     async def test_close(self) -> None:
         """A file that is closed reads no more; its cursor is closed, and who waits is told."""

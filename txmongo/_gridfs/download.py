@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ChunkReader"]
 
-#: How much the server is asked for at once. Measured with 52 MB from a mongod on the same machine: 2 MB are faster than
-#: 1 MB and as fast as 4 MB; a reply stands in memory several times while it is taken apart.
-_BATCH_BYTES = 2 * 1024 * 1024
+#: How much the server is asked for at once. Measured beside a mongod on the same machine: for a file of 52 MB it makes
+#: no difference from 2 MB on, one of 5 MB that comes in one reply takes 15 % less CPU time. Chunks are decoded as they
+#: arrive, so a reply does not stand in memory beside them.
+_BATCH_BYTES = 6 * 1024 * 1024
+#: Chunks as large as that take enough memory one by one.
+_TOO_LARGE_TO_OVERLAP = 2 * 1024 * 1024
 
 
 class ChunkReader:
     """The chunks of one file, in order from any one on.
 
-    While one batch is used up, the next is on its way, unless a single chunk is as large as a batch. A cursor that the
+    While one batch is used up, the next is on its way, unless the chunks are very large. A cursor that the
     server has dropped, since nobody read for ten minutes, is opened again where it was.
     """
 
@@ -49,8 +52,7 @@ class ChunkReader:
         self._session = session
         self._times = times
         self._batch_length = chunks_of(_BATCH_BYTES, layout.chunk_size)
-        # Chunks that are as large as a batch take enough memory one by one.
-        self._reads_ahead = layout.chunk_size < _BATCH_BYTES
+        self._reads_ahead = layout.chunk_size < _TOO_LARGE_TO_OVERLAP
         self._cursor: Cursor[Any] | None = None
         self._came: deque[Any] = deque()
         self._coming = False

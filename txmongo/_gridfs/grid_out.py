@@ -27,6 +27,8 @@ from txmongo.errors import InvalidOperation
 __all__ = ["GridOut", "GridOutIterator"]
 
 _NOWHERE = -1
+#: Bytes for which room is made before they have come; a file's document may claim any length.
+_ROOM_AT_ONCE = 64 * 1024 * 1024
 
 
 class GridOut:
@@ -342,7 +344,8 @@ class GridOut:
             piece = await self._from_chunk(position, end)
             position += len(piece)
             if gathered is None and position < end:
-                gathered = io.BytesIO()
+                # Room for the rest is made at once: growing would copy it again and again.
+                gathered = io.BytesIO(bytes(min(end - position + len(piece), _ROOM_AT_ONCE)))
             if gathered is not None:
                 gathered.write(piece)
         self._position = max(position, self._position)

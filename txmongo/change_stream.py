@@ -519,6 +519,8 @@ def open_stream(
     :param rest: as of :class:`~txmongo._ops.aggregate.Aggregate`: the read preference and the read concern.
     """
     executor = client._executor
+    # The stream goes on with it when it has to be opened again, wherever that is.
+    session = executor.sessions.bound(session)
     times = cursor_times(
         executor,
         timeout,

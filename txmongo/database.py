@@ -496,6 +496,7 @@ class Database(Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a collection can have.
         """
+        session = self._sessions.bound(session)
         check_session(session, self._sessions)
         if isinstance(codec_options, Mapping):
             codec_options, options = None, codec_options

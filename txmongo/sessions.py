@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from txmongo._deferreds import Broadcast, Deadline, Pauses
 from txmongo._ops.base import Operation
+from txmongo._ops.bound_sessions import Binding, bind, unbind
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
 from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_time_expired
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
 
 __all__ = [
+    "BindingContext",
     "ClientSession",
     "SessionOptions",
     "TransactionContext",
@@ -209,6 +211,26 @@ class TransactionContext:
                 await self._session.abort_transaction()
 
 
+class BindingContext:
+    """What ``async with session.bind():`` runs in."""
+
+    def __init__(self, session: ClientSession, end_session: bool) -> None:
+        self._session = session
+        self._end_session = end_session
+        self._bindings: list[Binding] = []
+
+    async def __aenter__(self) -> ClientSession:
+        self._bindings.append(bind(self._session))
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        unbind(self._bindings.pop())
+        if self._end_session:
+            await self._session.__aexit__(kind, error, traceback)
+
+
 class ClientSession(SessionState):
     """Operations that belong together: they see one another's effects, or are one transaction.
 
@@ -268,6 +290,7 @@ class ClientSession(SessionState):
         )
         self._snapshot_time = options.snapshot_time
         self._client = client
+        self._sessions = sessions
         self._execute = execute
         self._execute_within = execute_within
         self._timeout = seconds_of(options.default_timeout_ms, timeout)
@@ -410,6 +433,30 @@ class ClientSession(SessionState):
         with contextlib.suppress(PyMongoError):
             # What went wrong in the block tells more than that there was no time to say so.
             await self.end_session()
+
+    def bind(self, end_session: bool = True) -> BindingContext:
+        """Have the client's operations that are given no ``session`` take this one, for a while.
+
+        ::
+
+            async with client.start_session() as session:
+                async with session.bind(), session.start_transaction():
+                    await orders.insert_one({"item": "book"})
+                    await stock.update_one({"item": "book"}, {"$inc": {"count": -1}})
+
+        That holds for what the block calls, in its own coroutine and in those that it starts meanwhile, and for no
+        others; a cursor counts as called when it is first used. Callbacks that are added to a Deferred run elsewhere.
+        Within the block a session that is given as an argument comes first, and so does one that is bound further in;
+        those of other clients are of no account. Unacknowledged writes (``w=0``) fail with :class:`ValueError`, as with
+        any session.
+
+        :param end_session: end the session at the end of the block.
+        :returns: for ``async with``, which gives the session.
+        :raises InvalidOperation: it has ended.
+        """
+        self._check_open()
+        self._sessions.begin_to_bind()
+        return BindingContext(self, end_session)
 
     def _check_open(self) -> None:
         if self.has_ended:

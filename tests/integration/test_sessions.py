@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from bson.dbref import DBRef
-from pymongo.operations import IndexModel, InsertOne
+from pymongo.operations import IndexModel, InsertOne, UpdateOne
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet import defer, reactor
@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from tests.integration.servers import CollectionTestCase, Commands
 from txmongo.connection import ConnectionPool
 from txmongo.errors import CollectionInvalid, InvalidOperation, OperationFailure
+from txmongo.gridfs import GridFSBucket
 from txmongo.sessions import SessionOptions
 from txmongo.testing import ReplicaSet
 
@@ -178,6 +179,70 @@ class GivenTests(SessionCase):
             for refused in (session, other.start_session()):
                 with self.assertRaises(InvalidOperation):
                     method(*arguments, session=refused)
+
+    async def test_every_method_bound(self) -> None:
+        """Every method does all its commands in the session that is bound, and after that in another."""
+        session = self.client.start_session()
+        async with session.bind(end_session=False):
+            lsid = session.session_id["id"]
+            for method, *arguments in calls(self.client):
+                self.commands.sent.clear()
+                await method(*arguments)
+                self.assertEqual(set(self.lsids()), {lsid}, method)
+        await self.things.insert_one({})
+        self.assertNotEqual(self.lsids()[-1], lsid)
+        await session.end_session()
+        self.assertEqual(self.pool.in_use, 0)
+
+    async def test_bound_beyond_first_command(self) -> None:
+        """What a bulk write, a change stream and GridFS send after their first command is in the bound session too."""
+        bucket = GridFSBucket(self.client.txmongo_tests)
+        await bucket.drop()
+        self.commands.sent.clear()
+        session = self.client.start_session()
+        async with session.bind():
+            lsid = session.session_id["id"]
+            await self.things.bulk_write([InsertOne({"_id": 1}), UpdateOne({}, {"$set": {"a": 1}}), InsertOne({})])
+            grid_in = bucket.open_upload_stream("a file", chunk_size_bytes=1024)
+            await grid_in.write(bytes(100_000))
+            await grid_in.close()
+            (found,) = await bucket.find({"filename": "a file"})
+            self.assertEqual(len(await found.read()), 100_000)
+            await bucket.delete_by_name("a file")
+            stream = await self.things.watch()
+            await self.client.admin.command("ping")
+            changed = stream.next()
+            await self.things.insert_one({"_id": "seen"})
+            self.assertEqual((await changed)["documentKey"], {"_id": "seen"})
+            await stream.close()
+        self.assertGreater(len(self.lsids()), 15)
+        self.assertEqual(set(self.lsids()), {lsid}, self.commands.names())
+
+    async def test_bound_transaction(self) -> None:
+        """A transaction of a bound session takes in what it is not named to, and nothing of other coroutines."""
+        await self.client.txmongo_tests.create_collection("things")
+
+        async def transact() -> None:
+            async with self.client.start_session().bind() as session, session.start_transaction():
+                await self.things.insert_one({"_id": 1})
+                await self.things.insert_many([{"_id": 2}, {"_id": 3}])
+                self.assertEqual(await self.things.count_documents({}), 3)
+                self.assertEqual(await defer.Deferred.fromCoroutine(elsewhere), 0)
+
+        async def count() -> int:
+            await started
+            return int(await self.things.count_documents({}))
+
+        started: defer.Deferred[None] = defer.Deferred()
+        outside = defer.Deferred.fromCoroutine(count())
+
+        async def wait() -> Any:
+            started.callback(None)
+            return await outside
+
+        elsewhere = wait()
+        await transact()
+        self.assertEqual(await self.things.count_documents({}), 3)
 
     async def test_cursors(self) -> None:
         """A cursor is read to its end in the session, and closed in it."""

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo import ChangeStream, Collection, ConnectionPool, Cursor, Database
 from txmongo.bulk import DeleteOne, InsertOne
+from txmongo.sessions import ClientSession
 from txmongo.testing import Mongod, ReplicaSet
 
 Dictionary = dict[str, Any]
@@ -87,6 +88,8 @@ async def clients(reactor: Any) -> None:
     assert_type(mongod, Mongod)
     client: ConnectionPool[Dictionary] = ConnectionPool(mongod.uri, maxPoolSize=5)
     assert_type(await client.list_database_names(), list[str])
+    async with client.start_session().bind(end_session=False) as session:
+        assert_type(session, ClientSession)
     assert_type(client.disconnect(), Deferred[None])
     replica_set = await ReplicaSet(reactor, 3).start()
     assert_type(await replica_set.step_down(), Mongod)

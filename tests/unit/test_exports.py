@@ -169,6 +169,7 @@ EXPORTS = {
         "Update",
     },
     "txmongo.sessions": {
+        "BindingContext",
         "ClientSession",
         "SessionOptions",
         "TransactionContext",

@@ -60,20 +60,23 @@ class WritingMethods(CollectionCore[DocumentType]):
             )
         return target
 
-    def _target_in(self, session: Any) -> WriteTarget:
-        """The target of a write in a session; in a transaction it has no write concern of its own.
+    def _target_in(self, session: Any) -> tuple[WriteTarget, Any]:
+        """The target of a write in a session, and that session: the one that is bound, where none is given.
+
+        In a transaction a write has no write concern of its own.
 
         :raises InvalidOperation: the session has ended or is another client's.
         :raises ValueError: it is no session, or the write is unacknowledged.
         """
+        session = self._sessions.bound(session)
         if session is None:
-            return self._target
+            return self._target, None
         own = self._write_concern
         check_session(session, self._sessions, own.acknowledged)
         write_concern = effective_write_concern(session, own)
         if write_concern is own:
-            return self._target
-        return WriteTarget.create(self._database_name, self._name, self._codec_options, write_concern)
+            return self._target, session
+        return WriteTarget.create(self._database_name, self._name, self._codec_options, write_concern), session
 
     # --- inserting ---
 
@@ -96,7 +99,7 @@ class WritingMethods(CollectionCore[DocumentType]):
             :class:`~txmongo.errors.WriteConcernError` (or :class:`~txmongo.errors.WTimeoutError`) if it was stored but
             the write concern could not be kept, and as every operation (see the class).
         """
-        target = self._target if session is None else self._target_in(session)
+        target = self._target if session is None else self._target_in(session)[0]
         # Asking an abstract class about every document would cost more than all that is done with most of them here.
         if type(document) is not dict:
             check_document("document", document)
@@ -127,7 +130,7 @@ class WritingMethods(CollectionCore[DocumentType]):
             :class:`~txmongo.errors.BulkWriteError`, whose ``details`` tell what was stored, if a document is refused or
             the write concern could not be kept, and as every operation (see the class).
         """
-        target = self._target_in(session)
+        target, session = self._target_in(session)
         inserted, ids = documents_with_ids(documents)
         bulk = Bulk(
             self._begin(timing, session),
@@ -279,7 +282,7 @@ class WritingMethods(CollectionCore[DocumentType]):
         timing: Timing,
         **options: Any,
     ) -> Deferred[UpdateResult]:
-        target = self._target_in(session)
+        target, session = self._target_in(session)
         check_optional_mapping("let", let)
         statement = update_statement(
             filter, update, multi=operation is UpdateMany, acknowledged=target.acknowledged, **options
@@ -345,7 +348,7 @@ class WritingMethods(CollectionCore[DocumentType]):
         comment: Any,
         timing: Timing,
     ) -> Deferred[DeleteResult]:
-        target = self._target_in(session)
+        target, session = self._target_in(session)
         check_optional_mapping("let", let)
         statement = delete_statement(
             filter, multi=multi, collation=collation, hint=hint, acknowledged=target.acknowledged
@@ -437,7 +440,7 @@ class WritingMethods(CollectionCore[DocumentType]):
         """
         check_update(update)
         check_array_filters(array_filters)
-        check_acknowledged_option("array_filters", array_filters, self._target_in(session).acknowledged)
+        check_acknowledged_option("array_filters", array_filters, self._target_in(session)[0].acknowledged)
         timing = take_timing(kwargs)
         fields = self._changing_fields(update, upsert, return_document, kwargs)
         if array_filters is not None:
@@ -466,7 +469,7 @@ class WritingMethods(CollectionCore[DocumentType]):
         comment: Any,
         timing: dict[str, Any],
     ) -> Deferred[Any]:
-        target = self._target_in(session)
+        target, session = self._target_in(session)
         if session is not None:
             self._check_own_write_concern(session, fields)
         check_mapping("filter", filter)
@@ -522,7 +525,7 @@ class WritingMethods(CollectionCore[DocumentType]):
             commands of it may have been carried out. What is known to have been done is the ``partial_result`` of such
             an error, a :class:`~pymongo.results.BulkWriteResult`.
         """
-        target = self._target_in(session)
+        target, session = self._target_in(session)
         check_optional_mapping("let", let)
         write_concern = effective_write_concern(session, self._write_concern)
         runs = runs_of(requests, ordered=ordered, write_concern=write_concern)

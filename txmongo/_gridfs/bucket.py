@@ -279,7 +279,7 @@ class GridFSBucket:
         :returns: a Deferred that fires with ``None``. It fails with :class:`NoFile` if there is no such file; chunks
             that were left of it are deleted all the same.
         """
-        self._bucket.check_session(session)
+        session = self._bucket.session_for(session)
         return Deferred.fromCoroutine(self._delete(file_id, session, Times.begin(self._bucket.files, timing)))
 
     async def _delete(self, file_id: Any, session: Any, times: Times) -> None:
@@ -297,7 +297,7 @@ class GridFSBucket:
         :raises TypeError: ``filename`` is not a str.
         """
         _check_name("filename", filename)
-        self._bucket.check_session(session)
+        session = self._bucket.session_for(session)
         return Deferred.fromCoroutine(self._delete_by_name(filename, session, Times.begin(self._bucket.files, timing)))
 
     async def _delete_by_name(self, filename: str, session: Any, times: Times) -> None:
@@ -318,7 +318,7 @@ class GridFSBucket:
         :raises TypeError: ``new_filename`` is not a str.
         """
         _check_name("new_filename", new_filename)
-        self._bucket.check_session(session)
+        session = self._bucket.session_for(session)
         update = {"$set": {"filename": new_filename}}
         renamed = self._bucket.files.update_one({"_id": {"$eq": file_id}}, update, session=session, **timing)
         return renamed.addCallback(_renamed, f"no file could be renamed because none matched {file_id!r}")
@@ -335,7 +335,7 @@ class GridFSBucket:
         """
         _check_name("filename", filename)
         _check_name("new_filename", new_filename)
-        self._bucket.check_session(session)
+        session = self._bucket.session_for(session)
         update = {"$set": {"filename": new_filename}}
         renamed = self._bucket.files.update_many({"filename": filename}, update, session=session, **timing)
         return renamed.addCallback(_renamed, f"no file could be renamed because none is named {filename!r}")
@@ -345,7 +345,7 @@ class GridFSBucket:
 
         :returns: a Deferred that fires with ``None``. It fails as every operation (see the class).
         """
-        self._bucket.check_session(session)
+        session = self._bucket.session_for(session)
         return Deferred.fromCoroutine(self._drop(session, Times.begin(self._bucket.files, timing)))
 
     async def _drop(self, session: Any, times: Times) -> None:

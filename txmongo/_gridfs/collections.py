@@ -48,12 +48,15 @@ class BucketCollections:
         )
         return cls(files, chunks, BucketIndexes(files, chunks), disable_md5)
 
-    def check_session(self, session: Any) -> None:
-        """Refuse a session in which nothing can be done here.
+    def session_for(self, session: Any) -> Any:
+        """The ``session`` argument of a call, or else the session that is bound.
 
         :raises ValueError: it is no session.
         :raises InvalidOperation: it has ended, is another client's, or is in a transaction.
         """
-        check_session(session, self.files.database.client._executor.sessions)
+        sessions = self.files.database.client._executor.sessions
+        session = sessions.bound(session)
+        check_session(session, sessions)
         if session is not None and session.in_transaction:
             raise InvalidOperation("GridFS does not support multi-document transactions")
+        return session

@@ -47,7 +47,7 @@ def find_file(
     :param options: of ``find_one``: its order, and how many to skip.
     :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`NoFile`, and as every operation.
     """
-    bucket.check_session(session)
+    session = bucket.session_for(session)
 
     def opened(document: Any) -> GridOut:
         if document is None:
@@ -80,7 +80,7 @@ class GridOutCursor(_FindCursor[GridOut]):
         **timing: Unpack[Timing],
     ) -> None:
         """Made by :meth:`GridFSBucket.find`, which explains the options."""
-        bucket.check_session(session)
+        session = bucket.session_for(session)
         self._bucket = bucket
         super().__init__(
             bucket.files,

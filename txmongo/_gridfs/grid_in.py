@@ -101,7 +101,7 @@ class GridIn:
     def _begin(
         self, bucket: BucketCollections, session: Any, fields: dict[str, Any], timing: Mapping[str, Any]
     ) -> None:
-        bucket.check_session(session)
+        session = bucket.session_for(session)
         times = Times.begin(bucket.files, timing)
         md5 = not fields.pop("disable_md5", bucket.disable_md5)
         for alias, name in _KEYWORDS.items():

@@ -75,7 +75,7 @@ class GridOut:
         return grid_out
 
     def _begin(self, bucket: BucketCollections, document: Any, file_id: Any, session: Any, times: Times) -> None:
-        bucket.check_session(session)
+        session = bucket.session_for(session)
         self._bucket = bucket
         self._file: Any = document
         self._file_id = file_id

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any
 from pymongo.write_concern import WriteConcern
 
 from txmongo._ops.base import Operation, RetryKind
+from txmongo._ops.bound_sessions import bound_to
 from txmongo._ops.cluster_time import ClusterClock, later_cluster_time
 from txmongo._ops.server_sessions import ServerSessionPool
 from txmongo._ops.session_state import CommandKind, SessionState, SessionUse, command_kind, sends_txn_number
@@ -75,11 +76,17 @@ class Sessions:
 
     :ivar pool: the server's sessions that nobody uses.
     :ivar cluster_clock: the cluster time that goes with every command.
+    :ivar binds: a session of the client was bound, somewhere: see :meth:`bound`.
     :param seconds: the clock.
     :param retry_writes: the client's ``retryWrites``.
+    :param on_bind: called when the first session is about to be bound.
     """
 
-    def __init__(self, seconds: Callable[[], float], *, retry_writes: bool = True) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], *, retry_writes: bool = True, on_bind: Callable[[], None] = lambda: None
+    ) -> None:
+        self.binds = False
+        self._on_bind = on_bind
         self.pool = ServerSessionPool(seconds)
         self.cluster_clock = ClusterClock()
         self._retry_writes = retry_writes
@@ -87,6 +94,32 @@ class Sessions:
 
     def __repr__(self) -> str:
         return f"<Sessions {self.pool!r} {self.cluster_clock!r}>"
+
+    # --- sessions that are bound ---
+
+    def begin_to_bind(self) -> None:
+        """From now on look for bound sessions."""
+        self.binds = True
+        self._on_bind()
+
+    def bound(self, session: Any = None) -> Any:
+        """The ``session`` argument of a call; where it is ``None``, the session that is bound here, if there is one.
+
+        The executor does this for each operation. A call that is of several operations does it first: those that follow
+        are begun where nothing is bound.
+        """
+        return bound_to(self) if session is None and self.binds else session
+
+    def join(self, operation: Operation[Any]) -> None:
+        """Give an operation the session that is bound here, if it has none.
+
+        :raises ValueError: it is unacknowledged: nobody would hear when the session is free.
+        """
+        if operation.session is None:
+            session = bound_to(self)
+            if session is not None and not operation.acknowledged:
+                raise ValueError("a bound session cannot be used with unacknowledged writes (w=0)")
+            operation.session = session
 
     # --- 1. ---
 

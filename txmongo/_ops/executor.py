@@ -77,7 +77,7 @@ class Executor:
         self.clock = clock
         self.events = events
         self.server_api = server_api
-        self.sessions = Sessions(clock.seconds, retry_writes=settings.retry_writes)
+        self.sessions = Sessions(clock.seconds, retry_writes=settings.retry_writes, on_bind=self._heed_bound_sessions)
         self.pauses = Pauses(clock)
         self._logs_selection = settings.logs.shows("serverSelection")
         self.moves_reads = settings.retry_reads and settings.pipelining and settings.pool_size is None
@@ -85,6 +85,8 @@ class Executor:
         self._policy = RetryPolicy.from_settings(settings)
         self._random = random or Random()
         self._closed = False
+        #: Operations do not begin as usual: the client is closed, or sessions are bound.
+        self._heeds = False
 
     def execute(self, operation: Operation[ResultT]) -> Deferred[ResultT]:
         """Run one operation, in as many attempts as the specifications allow.
@@ -99,8 +101,10 @@ class Executor:
             ``CancelledError`` if it is cancelled (the server may then still carry the command out),
             :class:`~txmongo.errors.InvalidOperation` if the client is closed.
         """
-        if self._closed:
-            return fail(_closed_error())
+        if self._heeds:
+            refusal = self._heed(operation)
+            if refusal is not None:
+                return refusal
         if operation.session is None:
             read_preference, address = operation.read_preference, operation.address
         else:
@@ -132,15 +136,18 @@ class Executor:
         :returns: a Deferred as that of :meth:`execute`. When the time is up it fails at once: with an error whose
             ``timeout`` is true, of which :class:`~txmongo.errors.TimeExceeded` is one, if the time was given so.
         """
-        if self._closed:
-            return fail(_closed_error())
+        if self._heeds:
+            refusal = self._heed(operation)
+            if refusal is not None:
+                return refusal
         attempt = TimedAttempt(self, operation, operation.read_preference, limit)
         attempt.pinned_address = operation.address
         return _as_deferred(self._begin_again(attempt))
 
     def execute_timed(self, timeout: float, operation: Operation[ResultT]) -> Deferred[ResultT]:
         """Run one operation of an object that has a ``timeoutMS``, in seconds; that of its session comes first."""
-        limit = None if operation.session is None else operation.session.time_limit
+        session = self.sessions.bound(operation.session)
+        limit = None if session is None else session.time_limit
         return self.execute_within(operation, TimeLimit.after(self.clock, timeout) if limit is None else limit)
 
     def within(self, timeout: float | None, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
@@ -154,6 +161,7 @@ class Executor:
         :raises InvalidOperation: ``timeout_ms`` in a session that is limited itself.
         """
         check_timing(timing)
+        session = self.sessions.bound(session)
         limit = time_limit(self.clock, timeout, timing, None if session is None else session.time_limit)
         return self.execute if limit is None else partial(self.execute_within, limit=limit)
 
@@ -164,8 +172,21 @@ class Executor:
 
     def close(self) -> None:
         """Refuse operations from now on, and try none again; those in flight end with the topology's connections."""
-        self._closed = True
+        self._closed = self._heeds = True
         self.pauses.end(_closed_error())
+
+    def _heed_bound_sessions(self) -> None:
+        self._heeds = True
+
+    def _heed(self, operation: Operation[Any]) -> Deferred[Any] | None:
+        """Look at an operation before it begins: the Deferred of why it cannot, or ``None``."""
+        if self._closed:
+            return fail(_closed_error())
+        try:
+            self.sessions.join(operation)
+        except ValueError:
+            return fail()
+        return None
 
     # --- waiting for a server, then for a connection ---
 

@@ -190,6 +190,10 @@ class SessionState:
         """The highest ``$clusterTime`` document that this session has seen; ``None`` if it has seen none."""
         return self._cluster_time
 
+    def belongs_to(self, owner: object) -> bool:
+        """Whether it is of that client."""
+        return self._owner is owner
+
     def check_usable(self, owner: object) -> None:
         """Refuse an operation of another client, and one after the end.
 

@@ -127,6 +127,21 @@ class LoadBalancedTests(TestCase):
         self.assertEqual(self.kept(), 0)
         self.assertEqual(await self.things.count_documents({}), 10)
 
+    async def test_stream(self) -> None:
+        """A change stream keeps a connection, goes on with another when that is cut, and lets go of it in the end."""
+        stream = await self.things.watch()
+        await self.things.insert_one({"_id": 10})
+        self.assertEqual((await stream.next())["fullDocument"], {"_id": 10})
+        self.assertEqual(self.kept(), 1)
+        for way in list(self.balancer._ways):
+            await way.cut()
+        await self.things.insert_one({"_id": 11})
+        self.assertEqual((await stream.next())["fullDocument"], {"_id": 11})
+        self.assertEqual((self.kept(), self.commands.names().count("aggregate")), (1, 2))
+        await stream.close()
+        self.assertEqual(self.kept(), 0)
+        self.assertEqual(self.client._executor.sessions.pool.in_use, 0)
+
     async def test_no_balancer(self) -> None:
         """A server that is not behind one is refused."""
         uri = self.members.members[0].uri

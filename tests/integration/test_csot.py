@@ -1,8 +1,7 @@
 """Time limits on real servers: ``timeoutMS`` at every level, and TxMongo's ``timeout=`` and ``deadline=``.
 
 Kept: the prose tests of the client side operations timeout specification, by their numbers. Left out: 2 and 3 (client
-side encryption), 4 (connections are opened without regard to the time of one operation), 5 (for methods of cursors that
-go on through empty batches, which there are not here), 11 (MongoDB 8.0).
+side encryption), 4 (connections are opened without regard to the time of one operation), 11 (MongoDB 8.0).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bson.objectid import ObjectId
+from pymongo import CursorType
 from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
 
@@ -62,6 +62,39 @@ class BatchTests(CsotCase):
         documents = [{"big": b"\0" * 1_000_000} for _ in range(50)]
         await self.timed_out(client.txmongo_tests.things.insert_many(documents), 6.0)
         self.assertEqual(self.commands.names(), ["insert", "insert"])
+
+
+class IterationTests(CsotCase):
+    """5. Blocking Iteration Methods."""
+
+    on_replica_set = True
+
+    async def two_get_mores(self, waiting: Any) -> None:
+        """A wait ends with its time, during the second further batch: the first came in time, and was empty."""
+        await self.timed_out(waiting, 0.5)
+        self.assertEqual(self.commands.names()[-2:], ["getMore", "getMore"])
+        self.assertEqual(self.commands.names().count("getMore"), 2)
+
+    async def test_tailable(self) -> None:
+        """The wait for the next document of a tailable cursor has one time."""
+        things = await self.client.txmongo_tests.create_collection("things", capped=True, size=4096)
+        await things.insert_one({"_id": 0, "x": 1})
+        client = self.connect(timeoutMS=500)
+        await client
+        await self.hold_up("getMore", ms=300, mode="alwaysOn")
+        cursor = client.txmongo_tests.things.find(cursor_type=CursorType.TAILABLE_AWAIT).max_await_time_ms(10)
+        self.assertEqual(await cursor.next(wait=True), {"_id": 0, "x": 1})
+        self.assertTrue(cursor.cursor_id)
+        await self.two_get_mores(cursor.next(wait=True))
+
+    async def test_change_stream(self) -> None:
+        """So has the wait for the next change."""
+        client = self.connect(timeoutMS=500)
+        await client
+        await self.hold_up("getMore", ms=300, mode="alwaysOn")
+        stream = await client.txmongo_tests.things.watch(max_await_time_ms=10)
+        await self.two_get_mores(stream.next())
+        await stream.close()
 
 
 class GridFSTests(CsotCase):

@@ -904,6 +904,47 @@ class TailableTests(CursorCase):
         self.executor.next_batch(cursor_id=7)
         self.assertEqual(self.results, [[THREE]])
 
+    def test_wait(self) -> None:
+        """Who waits gets the next document, after however many empty batches; or hears that the cursor has ended."""
+        cursor = self.things.find(cursor_type=CursorType.TAILABLE_AWAIT)
+        document = cursor.next(wait=True)
+        self.executor.first_batch(cursor_id=7)
+        for _ in range(3):
+            self.assertNoResult(document)
+            self.executor.next_batch(cursor_id=7)
+        self.executor.next_batch(ONE, TWO, cursor_id=7)
+        self.assertEqual(self.successResultOf(document), ONE)
+        self.assertEqual(self.successResultOf(cursor.next(wait=True)), TWO)
+        self.assertEqual(self.executor.held, [])
+        document = cursor.next(wait=True)
+        self.executor.next_batch(cursor_id=7)
+        self.executor.next_batch()
+        self.failureResultOf(document, StopAsyncIteration)
+        self.failureResultOf(cursor.next(wait=True), StopAsyncIteration)
+
+    def test_wait_fails(self) -> None:
+        """Waiting fails as the cursor does, and can be cancelled, which ends the cursor."""
+        cursor = self.things.find(cursor_type=CursorType.TAILABLE_AWAIT)
+        document = cursor.next(wait=True)
+        self.executor.first_batch(cursor_id=7)
+        self.executor.fail(OperationFailure("no", 1))
+        self.failureResultOf(document, OperationFailure)
+        cursor = self.things.find(cursor_type=CursorType.TAILABLE_AWAIT)
+        document = cursor.next(wait=True)
+        self.executor.held.clear()
+        document.cancel()
+        self.failureResultOf(document, CancelledError)
+        self.failureResultOf(cursor.next(wait=True), InvalidOperation)
+
+    def test_wait_of_others(self) -> None:
+        """A cursor that is not tailable does not wait for more than there is; one that does not await data cannot."""
+        document = self.things.find().next(wait=True)
+        self.executor.first_batch()
+        self.failureResultOf(document, StopAsyncIteration)
+        cursor = self.things.find(cursor_type=CursorType.TAILABLE)
+        with self.assertRaises(InvalidOperation):
+            cursor.next(wait=True)
+
     def test_overwritten(self) -> None:
         """That what it stands on was overwritten is the end of a tailable cursor, not an error."""
         cursor = self.things.find(cursor_type=CursorType.TAILABLE)

@@ -98,6 +98,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     _killing: Broadcast | None = None
     #: How its time is limited, if it is.
     _times: CursorTimes | None = None
+    #: How many wait for a document whom an empty batch does not satisfy.
+    _patient = 0
     #: The session of its further operations: the one that was given, or an implicit one that it keeps.
     _kept: Any = None
     #: Behind a load balancer, the connection that it keeps while the server has it.
@@ -238,7 +240,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             return
         documents = batch.documents
         self._retrieved += len(documents)
-        if self._times is not None and (documents or self._tailable):
+        if self._times is not None and (documents or (self._tailable and not self._patient)):
             self._times.turn_over()
         if not batch.cursor_id or self._has_enough():
             self._kill()
@@ -527,15 +529,34 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             if self._tailable and not buffer:
                 return
 
-    def next(self) -> Deferred[ItemT]:
+    def next(self, *, wait: bool = False) -> Deferred[ItemT]:
         """Wait for the next document.
 
+        :param wait: if a tailable cursor has none yet, go on until there is one, through however many empty batches;
+            ``timeoutMS`` is then the time for all of that. The cursor has to be one that awaits data.
         :returns: a Deferred that fires with it. It fails with ``StopAsyncIteration`` when there is none left (of a
-            tailable cursor: none yet), else as that of the cursor itself.
+            tailable cursor: none yet, unless it waits), else as that of the cursor itself.
+        :raises InvalidOperation: ``wait`` with a tailable cursor that does not await data: it would ask all the time.
         """
+        if wait and self._tailable and not self._await_data:
+            raise InvalidOperation("wait=True is for tailable cursors that await data (TAILABLE_AWAIT)")
         if self._buffer:
             return succeed(self._buffer.popleft())
+        if wait and self._tailable:
+            return Deferred.fromCoroutine(self._wait_for_next())
         return self._more().addCallback(self._take)
+
+    async def _wait_for_next(self) -> ItemT:
+        """The next document of a tailable cursor, whenever it comes."""
+        self._patient += 1
+        try:
+            while not self._buffer:
+                await self._more()
+                if not self._buffer and self.exhausted:
+                    raise StopAsyncIteration
+            return self._buffer.popleft()
+        finally:
+            self._patient -= 1
 
     def _try_next(self) -> Deferred[ItemT | None]:
         """The next document, or ``None`` when the next batch is empty."""

@@ -17,10 +17,14 @@ PAUSE = 0.01
 
 
 class CursorEntity:
-    """A cursor of ``createFindCursor`` or ``createCommandCursor``."""
+    """A cursor of ``createFindCursor`` or ``createCommandCursor``.
 
-    def __init__(self, cursor: Any) -> None:
+    :param awaits: the server waits for data before it sends an empty batch.
+    """
+
+    def __init__(self, cursor: Any, awaits: bool = False) -> None:
         self._cursor = cursor
+        self._awaits = awaits
         self._batch: deque[Any] = deque()
 
     async def open(self) -> None:
@@ -32,6 +36,11 @@ class CursorEntity:
 
         :raises Mismatch: the cursor has ended.
         """
+        if self._awaits and not self._batch:
+            try:
+                return await self._cursor.next(wait=True)
+            except StopAsyncIteration:
+                raise Mismatch("the cursor has ended before a document came") from None
         while not self._batch:
             if self._cursor.exhausted:
                 raise Mismatch("the cursor has ended before a document came")

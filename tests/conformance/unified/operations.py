@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
+from pymongo.cursor_shared import CursorType
 from pymongo.driver_info import DriverInfo
 from pymongo.operations import SearchIndexModel
 
@@ -85,7 +86,7 @@ TRANSACTION = "readConcern writeConcern readPreference maxCommitTimeMS"
 
 
 async def _create_find_cursor(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
-    cursor = CursorEntity(collection.find(**keywords))
+    cursor = CursorEntity(collection.find(**keywords), keywords.get("cursor_type") == CursorType.TAILABLE_AWAIT)
     await cursor.open()
     return cursor
 
@@ -117,8 +118,8 @@ async def _list_search_indexes(context: OperationContext, collection: Any, keywo
 
 
 async def _create_command_cursor(context: OperationContext, database: Any, keywords: dict[str, Any]) -> Any:
-    cursor = await _cursor_command(database, keywords)
-    entity = CursorEntity(cursor)
+    awaits = keywords.get("cursor_type") == CursorType.TAILABLE_AWAIT
+    entity = CursorEntity(await _cursor_command(database, keywords), awaits)
     await entity.open()
     return entity
 

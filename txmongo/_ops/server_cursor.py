@@ -150,7 +150,7 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     # --- the seam of the Deferred ---
 
     def _get_callbacks(self) -> list[Any]:
-        """The callbacks that were added, as Twisted keeps them; to look at them is to use the cursor."""
+        """The callbacks that were added, as Twisted keeps them; to add one is to use the cursor."""
         return _FirstUse(self) if self._collected is None else self._callback_chain
 
     def _set_callbacks(self, callbacks: list[Any]) -> None:

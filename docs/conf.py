@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -48,20 +48,35 @@ nitpick_ignore_regex = [
 # tests/unit/test_exports.py pins what is public; here every bit of it has to be documented.
 
 
-def public_names(module: ModuleType) -> Iterator[str]:
-    """What a module offers: its names, and the methods and properties of those of its classes that are our own.
+def public_classes(module: ModuleType) -> list[type]:
+    """The classes that a module offers under their own names."""
+    named = ((name, getattr(module, name)) for name in module.__all__)
+    return [value for name, value in named if inspect.isclass(value) and value.__name__ == name]
 
-    Those of a class with two names are documented under its own.
-    """
-    for name in module.__all__:
-        value = getattr(module, name)
-        if isinstance(value, ModuleType):
-            continue
-        yield f"{module.__name__}.{name}"
-        if inspect.isclass(value) and value.__module__.startswith("txmongo") and value.__name__ == name:
-            for member, content in vars(value).items():
+
+def own_members(value: type) -> Iterator[tuple[str, type]]:
+    """The methods and properties of a class, each with the class of ours that has it; what is for the driver, not."""
+    for base in value.__mro__:
+        if base.__module__.startswith("txmongo") and base.__name__ != "SessionState":
+            for member, content in vars(base).items():
                 if not member.startswith("_") and (inspect.isroutine(content) or isinstance(content, property)):
-                    yield f"{module.__name__}.{name}.{member}"
+                    yield member, base
+
+
+def undocumented(module: ModuleType, documented: Container[str]) -> Iterator[str]:
+    """What a module offers and the reference leaves out.
+
+    What several classes inherit is documented once, with one of them.
+    """
+    name, classes = module.__name__, public_classes(module)
+    for each in module.__all__:
+        if not isinstance(getattr(module, each), ModuleType) and f"{name}.{each}" not in documented:
+            yield f"{name}.{each}"
+    for value in classes:
+        for member, base in own_members(value):
+            heirs = [heir.__name__ for heir in classes if issubclass(heir, base)] if base is not value else []
+            if not any(f"{name}.{heir}.{member}" in documented for heir in [value.__name__, *heirs]):
+                yield f"{name}.{value.__name__}.{member}"
 
 
 def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
@@ -70,7 +85,7 @@ def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
     for page in sorted(Path(app.srcdir, "api").glob("*.rst")):
         if page.stem != "index":
             module = importlib.import_module(f"txmongo.{page.stem}")
-            for name in sorted(set(public_names(module)) - documented):
+            for name in sorted(set(undocumented(module, documented))):
                 logging.getLogger("docs").warning("%s is not documented", name, location=f"api/{page.stem}")
 
 

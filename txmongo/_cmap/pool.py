@@ -882,7 +882,9 @@ class Pool:
     def _retire_all(self, reason: str, service_id: ObjectId | None = None) -> None:
         for connection in list(self._connections):
             if connection.open and (service_id is None or connection.service_id == service_id):
-                self._retire(connection, reason)
+                # One that was just lost, for which the pool is cleared, is not closed because it is stale.
+                lost = not connection.protocol.connected
+                self._retire(connection, ConnectionClosedReason.ERROR if lost else reason)
 
     def _cut_draining(self, error: Exception, service_id: ObjectId | None = None) -> None:
         for connection in list(self._draining):

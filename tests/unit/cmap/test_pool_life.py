@@ -6,6 +6,7 @@ from typing import Any
 
 from bson.objectid import ObjectId
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from tests.unit.cmap.wires import ADDRESS, NEVER, STALL, PoolTestCase, Work, wire_of
 from txmongo._cmap.connection import CheckOut, ConnectionState
@@ -206,6 +207,22 @@ class ClearTests(PoolTestCase):
         self.pass_time()
         self.assertTrue(all(wire.closed for wire in self.wires.wires))
         self.assertEqual({event.reason for name, event in self.recorder.events if name == "closed"}, {"stale"})
+
+    def test_why_they_are_closed(self) -> None:
+        """The one whose loss is the reason for clearing is closed because of an error, the others because of that."""
+
+        class Telling(Work):
+            def _failed(self, failure: Failure) -> Any:
+                self.pool.clear(failure.value)
+                return super()._failed(failure)
+
+        self.make(listening=True)
+        first, second = Telling(self.pool).start(), Work(self.pool).start()
+        wire_of(second).reply()
+        wire_of(first).hang_up()
+        assert first.connection is not None and second.connection is not None
+        reasons = {event.connection_id: event.reason for name, event in self.recorder.events if name == "closed"}
+        self.assertEqual(reasons, {first.connection.id: "error", second.connection.id: "stale"})
 
     def test_in_use_ones_are_closed_later(self) -> None:
         """Those in use go on, and are closed when they come back."""

@@ -13,6 +13,7 @@ from twisted.internet import defer
 
 from tests.conformance.control import ControlLink
 from tests.conformance.unified.requirements import ServerFacts
+from tests.integration.balancer import BalancerProcess
 from txmongo.testing import Mongod, ReplicaSet
 
 __all__ = ["Deployment", "Deployments"]
@@ -29,6 +30,7 @@ class Deployment:
     :ivar facts: what the cases' requirements are held against.
     :ivar uri: names every member.
     :ivar direct_uri: names one member, without the set.
+    :ivar several_uri: leads to several servers of equal rank, where that is another way.
     """
 
     facts: ServerFacts
@@ -37,6 +39,7 @@ class Deployment:
     _reactor: Any
     _servers: ReplicaSet | Mongod
     _primary: Mongod
+    several_uri: str | None = None
 
     async def control(self) -> ControlLink:
         """A new connection to the primary, or to the standalone."""
@@ -73,7 +76,12 @@ class Deployments:
 
     async def all(self) -> list[Deployment]:
         """Every deployment, the one to be preferred first."""
-        return [await self.get("replicaset"), await self.get("single"), await self.get("single", auth=True)]
+        return [
+            await self.get("replicaset"),
+            await self.get("single"),
+            await self.get("single", auth=True),
+            await self.get("load-balanced"),
+        ]
 
     async def get(self, topology: str, *, auth: bool = False) -> Deployment:
         """The deployment of one topology.
@@ -92,6 +100,8 @@ class Deployments:
         return self._found[name]
 
     async def _start(self, topology: str, auth: bool) -> Deployment:
+        if topology == "load-balanced":
+            return await self._balanced()
         servers: ReplicaSet | Mongod
         if topology == "replicaset":
             servers = ReplicaSet(self._reactor, 3, auth=True, parameters=PARAMETERS, cache_gb=CACHE_GB)
@@ -102,6 +112,14 @@ class Deployments:
             await servers.start()
         facts = await _facts(self._reactor, topology, primary, servers.credentials)
         return Deployment(facts, servers.uri, primary.uri, self._reactor, servers, primary)
+
+    async def _balanced(self) -> Deployment:
+        """A replica set of one behind what stands in for a load balancer, as one service and as two."""
+        servers = await ReplicaSet(self._reactor, 1, parameters=PARAMETERS, cache_gb=CACHE_GB).start()
+        primary = servers.members[0]
+        one, two = (BalancerProcess([primary.address] * services).uri for services in (1, 2))
+        facts = await _facts(self._reactor, "load-balanced", primary, None)
+        return Deployment(facts, one, one, self._reactor, servers, primary, two)
 
     def stop(self) -> defer.Deferred[Any]:
         """Stop what was started; the end of the process does as much."""

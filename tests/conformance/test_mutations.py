@@ -67,7 +67,14 @@ async def noticed(mutation: Mutation) -> bool:
     """Whether the runner fails a case that was changed."""
     deployment = next(one for one in await DEPLOYMENTS.all() if unmet(mutation.case, one.facts) is None)
     pipelining = not any(entry.covers(mutation.case) for entry in bookkeeping.one_per_connection())
-    makings = Makings(Clients().connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
+    makings = Makings(
+        Clients().connect,
+        deployment.uri,
+        deployment.direct_uri,
+        clock=reactor,
+        pipelining=pipelining,
+        several_uri=deployment.several_uri,
+    )
     try:
         await CaseRun(mutation.case, deployment, makings).run()
     except (FormatError, Mismatch):

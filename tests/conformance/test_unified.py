@@ -89,7 +89,14 @@ class UnifiedTestCase(TestCase):
             raise SkipTest(reason)
         before = open_selectables()
         clients = Clients()
-        makings = Makings(clients.connect, deployment.uri, deployment.direct_uri, clock=reactor, pipelining=pipelining)
+        makings = Makings(
+            clients.connect,
+            deployment.uri,
+            deployment.direct_uri,
+            clock=reactor,
+            pipelining=pipelining,
+            several_uri=deployment.several_uri,
+        )
         run = CaseRun(case, deployment, makings)
         if self.failure_expected:
             await self._run_to_failure(run)

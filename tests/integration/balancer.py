@@ -1,35 +1,42 @@
 """Something that looks like a load balancer of MongoDB's: it takes connections and leads each of them to a server.
 
+Where nothing of it may be in the reactor between two cases it runs in a process of its own: :class:`BalancerProcess`.
+
 A mongod does not answer as one of the servers behind such a balancer, so the greeting is changed on its way: what asks
 for the balancer is taken out, and the answer names a service. All else passes through as it is.
 """
 
 from __future__ import annotations
 
+import atexit
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import bson
 from bson.objectid import ObjectId
-from twisted.internet import defer, endpoints, error, protocol
+from twisted.internet import defer, endpoints, error, protocol, reactor
+from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
+from txmongo._deferreds import Broadcast
 from txmongo._wire.decoder import Decoder, Frame, decode_message
 from txmongo._wire.op_msg import Msg
 
-__all__ = ["Balancer"]
+__all__ = ["Balancer", "BalancerProcess"]
 
 
 class Balancer:
     """Leads connections to servers, each to the next one in turn.
 
     :param reactor: the reactor.
-    :param servers: the servers' addresses; each is a service with an id of its own.
+    :param servers: the servers' addresses; each is a service with an id of its own, also where one is named twice.
     """
 
     def __init__(self, reactor: Any, servers: list[tuple[str, int]]) -> None:
-        self.services = {server: ObjectId() for server in servers}
         self._reactor = reactor
-        self._servers = servers
+        self._services = [(server, ObjectId()) for server in servers]
         self._turn = 0
         self._port: Any = None
         self._ways: set[_Front] = set()
@@ -53,10 +60,29 @@ class Balancer:
         there = self._port.getHost()
         return f"mongodb://{there.host}:{there.port}/?loadBalanced=true"
 
-    def next_server(self) -> tuple[str, int]:
-        """Whose turn it is."""
+    def next_service(self) -> tuple[tuple[str, int], ObjectId]:
+        """The server whose turn it is, and its id as a service."""
         self._turn += 1
-        return self._servers[self._turn % len(self._servers)]
+        return self._services[self._turn % len(self._services)]
+
+
+class BalancerProcess:
+    """One that runs by itself, until it is stopped or this process ends.
+
+    :ivar uri: a connection string for it.
+    """
+
+    def __init__(self, servers: list[tuple[str, int]]) -> None:
+        command = [sys.executable, "-m", __name__, *(f"{host}:{port}" for host, port in servers)]
+        root = Path(__file__).parents[2]
+        self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.uri = self._process.stdout.readline().strip()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End it; it ends as well when its input does."""
+        self._process.communicate()
 
 
 class _End(protocol.Protocol):
@@ -65,7 +91,7 @@ class _End(protocol.Protocol):
     def __init__(self) -> None:
         self.other: _End | None = None
         self.decoder = Decoder()
-        self.lost: defer.Deferred[None] = defer.Deferred()
+        self.lost = False
 
     def dataReceived(self, data: bytes) -> None:
         for frame in self.decoder.feed(data):
@@ -83,7 +109,7 @@ class _End(protocol.Protocol):
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.abortConnection()
-        self.lost.callback(None)
+        self.lost = True
 
 
 class _Front(_End):
@@ -95,7 +121,8 @@ class _Front(_End):
         self.greetings: set[int] = set()
         self._early: list[Frame] = []
         self._connecting: Any = None
-        self.server = balancer.next_server()
+        self._gone = Broadcast()
+        self.server, self.service = balancer.next_service()
 
     def connectionMade(self) -> None:
         self.balancer._ways.add(self)
@@ -132,16 +159,26 @@ class _Front(_End):
         return Msg.create(command).encode(message.request_id)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        self.balancer._ways.discard(self)
         if self.other is None:
             self._connecting.cancel()
         super().connectionLost(reason)
+        self.check()
 
-    def cut(self) -> defer.Deferred[Any]:
+    def check(self) -> None:
+        """Tell if both connections are gone."""
+        if self.lost and (self.other is None or self.other.lost):
+            self.balancer._ways.discard(self)
+            self._gone.fire()
+
+    def gone(self) -> defer.Deferred[None]:
+        """Wait until both connections are gone."""
+        return self._gone.wait()
+
+    def cut(self) -> defer.Deferred[None]:
         """Close both connections."""
-        ends = [self.lost] if self.other is None else [self.lost, self.other.lost]
+        gone = self.gone()
         self.transport.abortConnection()  # type: ignore[union-attr]
-        return defer.DeferredList(ends)
+        return gone
 
 
 class _Back(_End):
@@ -152,6 +189,10 @@ class _Back(_End):
         self.other = front
         self._front = front
 
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        super().connectionLost(reason)
+        self._front.check()
+
     def changed(self, frame: Frame) -> Frame:
         """With the service in the answer to a greeting."""
         message = decode_message(frame)
@@ -159,5 +200,24 @@ class _Back(_End):
         if not isinstance(message, Msg) or message.response_to not in greetings:
             return frame
         greetings.discard(message.response_to)
-        reply = {**bson.decode(message.body), "serviceId": self._front.balancer.services[self._front.server]}
+        reply = {**bson.decode(message.body), "serviceId": self._front.service}
         return Msg.create(reply, response_to=message.response_to).encode(message.request_id)
+
+
+class _UntilEnd(protocol.Protocol):
+    """Stops the reactor at the end of the input."""
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        reactor.stop()
+
+
+async def _serve(servers: list[str]) -> None:
+    pairs = (server.rsplit(":", 1) for server in servers)
+    balancer = await Balancer(reactor, [(host, int(port)) for host, port in pairs]).start()
+    print(balancer.uri, flush=True)  # noqa: T201  # that is how the other process hears of it
+
+
+if __name__ == "__main__":
+    StandardIO(_UntilEnd())
+    defer.Deferred.fromCoroutine(_serve(sys.argv[1:]))
+    reactor.run()

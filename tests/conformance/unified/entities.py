@@ -210,6 +210,7 @@ class Makings:
     :ivar connect: makes a client.
     :ivar uri: names every member of the deployment.
     :ivar direct_uri: names one, for direct connections.
+    :ivar several_uri: for clients that are to use several servers of equal rank, where that is another way.
     :ivar pipelining: whether the clients may share their connections.
     :ivar heartbeat_frequency_ms: of clients for which the case says nothing of it.
     :ivar make_bucket: makes a GridFS bucket of a database.
@@ -221,6 +222,7 @@ class Makings:
     direct_uri: str
     clock: Any
     pipelining: bool = True
+    several_uri: str | None = None
     heartbeat_frequency_ms: int | None = None
     make_bucket: Callable[..., Any] = GridFSBucket
     make_transaction_options: Callable[..., Any] = TransactionOptions
@@ -269,6 +271,8 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     if makings.heartbeat_frequency_ms is not None:
         options.setdefault("heartbeatFrequencyMS", makings.heartbeat_frequency_ms)
     uri = makings.direct_uri if options.get("directConnection") else makings.uri
+    if spec.get("useMultipleMongoses") and makings.several_uri is not None:
+        uri = makings.several_uri
     client = ClientEntity(None, recorder)
     if "observeLogMessages" in spec:
         client.logs = LogCollector(spec["observeLogMessages"], recorder.is_topology)

@@ -378,7 +378,8 @@ def _description(attribute: str) -> Callable[[Matcher, Any, Any, str], None]:
             actual = {"type": description.topology_type_name}
         else:
             actual = {"type": description.server_type_name}
-        matcher.match(expected, actual, path, root=False)
+        # What is not said of a description does not matter.
+        matcher.match(expected, actual, path, root=True)
 
     return compare
 

@@ -34,7 +34,7 @@ class ServerFacts:
     """What a deployment is.
 
     :ivar version: of the server, as three numbers.
-    :ivar topology: ``"single"`` or ``"replicaset"``.
+    :ivar topology: ``"single"``, ``"replicaset"`` or ``"load-balanced"``.
     :ivar auth: whether clients have to authenticate.
     :ivar parameters: the server's parameters.
     """

@@ -226,6 +226,7 @@ class MatchEventTests(SynchronousTestCase):
         expected = {"previousDescription": {"type": "Unknown"}, "newDescription": {"type": "Standalone"}}
         match_event(MATCHER, {"serverDescriptionChangedEvent": expected}, event)
         self.refuse({"serverDescriptionChangedEvent": {"newDescription": {"type": "Unknown"}}}, event)
+        match_event(MATCHER, {"serverDescriptionChangedEvent": {"newDescription": {}}}, event)
         self.assertRaises(
             FormatError,
             match_event,

@@ -12,7 +12,7 @@ from pymongo.monitoring import (
 )
 from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
@@ -97,6 +97,18 @@ class CollectionTestCase(TestCase):
             {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": {"failCommands": [name], **data}}
         )
         self.commands.sent.clear()
+
+    async def needs(self, what: str, *version: int) -> None:
+        """Skip the case on servers that are older than what it shows.
+
+        :param what: is shown.
+        :param version: that it came with.
+        """
+        here = (await self.client.server_info())["versionArray"]
+        self.commands.sent.clear()
+        if tuple(here) < version:
+            came = ".".join(map(str, version))
+            raise SkipTest(f"{what}: since MongoDB {came}, this is {'.'.join(map(str, here[:3]))}")
 
     async def failure(self, deferred: defer.Deferred[Any], *kinds: type[Exception]) -> Any:
         """The exception of one of these classes with which ``deferred`` fails."""

@@ -92,19 +92,16 @@ class MixedTests(CollectionTestCase):
         """The options of each model and of the whole do what they say."""
         await self.things.insert_many([{"_id": number, "name": name} for number, name in enumerate("aAbB")])
         await self.things.create_index("name", name="by name")
-        expression = {"$expr": {"$eq": ["$name", "$$wanted"]}}
         result = await self.things.bulk_write(
             [
                 UpdateMany({"name": "A"}, {"$set": {"grades": [1, 9]}}, collation=CASELESS),
                 UpdateOne({"_id": 0}, {"$set": {"grades.$[g]": 0}}, array_filters=[{"g": {"$gt": 5}}], hint="_id_"),
-                UpdateOne(expression, [{"$set": {"let": "$$wanted"}}]),
                 ReplaceOne({"name": "b"}, {"name": "replaced"}, hint=[("name", 1)]),
-                DeleteOne(expression, hint="by name"),
+                DeleteOne({"name": "B"}, hint="by name"),
             ],
-            let={"wanted": "B"},
             comment={"why": 1},
         )
-        self.assertEqual((result.modified_count, result.deleted_count), (5, 1))
+        self.assertEqual((result.modified_count, result.deleted_count), (4, 1))
         self.assertEqual({str(command.get("comment")) for command in self.commands.sent[-2:]}, {"{'why': 1}"})
         expected = [
             {"_id": 0, "name": "a", "grades": [1, 0]},
@@ -112,6 +109,17 @@ class MixedTests(CollectionTestCase):
             {"_id": 2, "name": "replaced"},
         ]
         self.assertEqual(await self.contents(), expected)
+
+    async def test_let(self) -> None:
+        """let gives values to the expressions of all models."""
+        await self.needs("let", 5, 0)
+        await self.things.insert_many([{"_id": number, "name": name} for number, name in enumerate("aAbB")])
+        expression = {"$expr": {"$eq": ["$name", "$$wanted"]}}
+        change = UpdateOne({"_id": 0}, [{"$set": {"let": "$$wanted"}}])
+        result = await self.things.bulk_write([change, DeleteOne(expression)], let={"wanted": "B"})
+        self.assertEqual((result.modified_count, result.deleted_count), (1, 1))
+        self.assertEqual((await self.contents())[0], {"_id": 0, "name": "a", "let": "B"})
+        self.assertEqual(await self.things.count_documents({}), 3)
 
     async def test_validation(self) -> None:
         """Validation is bypassed for inserts and updates if that is asked for."""

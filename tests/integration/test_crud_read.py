@@ -175,8 +175,7 @@ class AggregateTests(CollectionTestCase):
     async def test_options(self) -> None:
         """Options reach the server."""
         found = await self.things.aggregate(
-            [{"$match": {"$expr": {"$eq": ["$_id", "$$wanted"]}}}],
-            let={"wanted": 5},
+            [{"$match": {"_id": 5}}],
             hint="_id_",
             allowDiskUse=True,
             collation={"locale": "de"},
@@ -186,6 +185,12 @@ class AggregateTests(CollectionTestCase):
         self.assertEqual(found, [{"_id": 5, "x": 2}])
         plan = await self.things.aggregate([{"$match": {"_id": {"$in": [1, 2]}}}], batchSize=1)
         self.assertEqual(len(plan), 2)
+
+    async def test_let(self) -> None:
+        """let gives values to expressions."""
+        await self.needs("let", 5, 0)
+        pipeline = [{"$match": {"$expr": {"$eq": ["$_id", "$$wanted"]}}}]
+        self.assertEqual(await self.things.aggregate(pipeline, let={"wanted": 5}), [{"_id": 5, "x": 2}])
 
     async def test_out(self) -> None:
         """$out and $merge store without being waited for, and fire with an empty list."""

@@ -97,17 +97,23 @@ class InsertTests(CollectionTestCase):
         await self.things.delete_many({})
 
     async def test_validation(self) -> None:
-        """A document that the validator refuses is a WriteError with the reasons, unless validation is bypassed."""
+        """A document that the validator refuses is a WriteError, unless validation is bypassed."""
         await self.client.txmongo_tests.create_collection("things", validator={"a": {"$type": "int"}})
         error = await self.failure(self.things.insert_one({"a": "x"}), WriteError)
         self.assertEqual(error.code, 121)
-        self.assertIn("details", error.details["errInfo"])
         await self.things.insert_one({"_id": 1, "a": "x"}, bypass_document_validation=True)
         await self.failure(self.things.update_one({}, {"$set": {"a": "y"}}), WriteError)
         await self.things.update_one({}, {"$set": {"a": "y"}}, bypass_document_validation=True)
         await self.failure(self.things.find_one_and_update({}, {"$set": {"a": "z"}}), OperationFailure)
         await self.things.find_one_and_update({}, {"$set": {"a": "z"}}, bypassDocumentValidation=True)
         self.assertEqual(await self.contents(), [{"_id": 1, "a": "z"}])
+
+    async def test_reasons(self) -> None:
+        """The error says which part of the validator refused the document."""
+        await self.needs("reasons of a validator", 5, 0)
+        await self.client.txmongo_tests.create_collection("things", validator={"a": {"$type": "int"}})
+        error = await self.failure(self.things.insert_one({"a": "x"}), WriteError)
+        self.assertIn("details", error.details["errInfo"])
 
     async def test_comments(self) -> None:
         """Every write takes a comment of any BSON type."""
@@ -167,7 +173,7 @@ class UpdateTests(CollectionTestCase):
         self.assertIs(result.raw_result["updatedExisting"], False)
 
     async def test_options(self) -> None:
-        """collation, hint, let and array filters do what they say."""
+        """collation, hint and array filters do what they say."""
         result = await self.things.update_many({"name": "A"}, {"$set": {"hit": 1}}, collation=CASELESS)
         self.assertEqual(result.modified_count, 2)
         await self.things.create_index("name", name="by name")
@@ -175,12 +181,20 @@ class UpdateTests(CollectionTestCase):
             result = await self.things.update_one({"name": "b"}, {"$inc": {"n": 1}}, hint=hint)
             self.assertEqual(result.modified_count, 1)
         await self.failure(self.things.update_one({}, {"$inc": {"n": 1}}, hint="none"), OperationFailure)
-        expression = {"$expr": {"$eq": ["$name", "$$wanted"]}}
-        result = await self.things.update_many(expression, {"$set": {"let": 1}}, let={"wanted": "b"})
-        self.assertEqual(result.modified_count, 1)
         await self.things.update_one({"_id": 0}, {"$set": {"grades": [1, 5, 9]}})
         await self.things.update_one({"_id": 0}, {"$set": {"grades.$[g]": 0}}, array_filters=[{"g": {"$gt": 4}}])
         self.assertEqual((await self.contents())[0]["grades"], [1, 0, 0])
+
+    async def test_let(self) -> None:
+        """let gives values to expressions."""
+        await self.needs("let", 5, 0)
+        expression = {"$expr": {"$eq": ["$name", "$$wanted"]}}
+        result = await self.things.update_many(expression, {"$set": {"let": 1}}, let={"wanted": "b"})
+        self.assertEqual(result.modified_count, 1)
+        given = {"v": 1}
+        await self.things.update_one({"_id": 0}, {"$set": {"a": 1}}, let=given)
+        await self.things.find_one_and_update({"_id": 0}, {"$set": {"a": 1}}, let=given)
+        self.assertEqual(given, {"v": 1})
 
     async def test_sort_on_an_old_server(self) -> None:
         """Servers before 8.0 refuse sort in an update; with w=0, where they cannot, the driver does."""
@@ -204,7 +218,6 @@ class UpdateTests(CollectionTestCase):
         options: dict[str, Any] = {
             "collation": {"locale": "en"},
             "hint": {"_id": 1},
-            "let": {"v": 1},
             "array_filters": [],
             "comment": {"c": 1},
         }
@@ -225,9 +238,15 @@ class DeleteTests(CollectionTestCase):
         self.assertEqual((await self.things.delete_one({})).deleted_count, 1)
         self.assertEqual((await self.things.delete_many({"name": "B"}, collation=CASELESS)).deleted_count, 2)
         self.assertEqual((await self.things.delete_many({"name": "none"}, hint="_id_")).deleted_count, 0)
+        self.assertEqual(await self.contents(), [{"_id": 1, "name": "A"}])
+
+    async def test_let(self) -> None:
+        """let gives values to expressions."""
+        await self.needs("let", 5, 0)
+        await self.things.insert_many([{"_id": number, "name": name} for number, name in enumerate("aAbB")])
         expression = {"$expr": {"$eq": ["$name", "$$wanted"]}}
         self.assertEqual((await self.things.delete_one(expression, let={"wanted": "A"})).deleted_count, 1)
-        self.assertEqual(await self.contents(), [])
+        self.assertEqual([document["_id"] for document in await self.contents()], [0, 2, 3])
 
 
 class FindAndModifyTests(CollectionTestCase):
@@ -266,19 +285,25 @@ class FindAndModifyTests(CollectionTestCase):
         self.assertEqual(new, {"_id": 9, "n": 1})
 
     async def test_options(self) -> None:
-        """hint, let, array filters and maxTimeMS do what they say."""
+        """hint, array filters and maxTimeMS do what they say."""
         await self.things.update_one({"_id": 0}, {"$set": {"grades": [1, 5, 9]}})
         found = await self.things.find_one_and_update(
-            {"$expr": {"$eq": ["$name", "$$wanted"]}},
+            {"name": "a"},
             {"$set": {"grades.$[g]": 0}},
             array_filters=[{"g": {"$gt": 4}}],
             hint={"_id": 1},
-            let={"wanted": "a"},
             projection=["grades"],
             return_document=ReturnDocument.AFTER,
             maxTimeMS=60_000,
         )
         self.assertEqual(found, {"_id": 0, "grades": [1, 0, 0]})
+
+    async def test_let(self) -> None:
+        """let gives values to expressions."""
+        await self.needs("let", 5, 0)
+        query = {"$expr": {"$eq": ["$name", "$$wanted"]}}
+        found = await self.things.find_one_and_update(query, {"$set": {"n": 1}}, ["_id"], let={"wanted": "A"})
+        self.assertEqual(found, {"_id": 1})
 
     async def test_document_class(self) -> None:
         """The document is of the collection's document class."""

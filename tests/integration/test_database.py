@@ -79,18 +79,27 @@ class CollectionTests(DatabaseCase):
         self.assertEqual(error.code, 48)
 
     async def test_create_kinds(self) -> None:
-        """Views, time series, validators, clustered indexes, collations, and TxMongo's options."""
+        """Views, validators, collations, and TxMongo's options."""
         await self.database.things.insert_many([{"_id": 1, "x": 1}, {"_id": 2, "x": 2}])
         view = await self.database.create_collection("view", viewOn="things", pipeline=[{"$match": {"x": 2}}])
         self.assertEqual(await view.find(), [{"_id": 2, "x": 2}])
-        await self.database.create_collection("series", timeseries={"timeField": "t"}, expireAfterSeconds=100)
         checked = await self.database.create_collection("checked", validator={"x": {"$type": "int"}})
         await self.failure(checked.insert_one({"x": "a"}), OperationFailure)
-        await self.database.create_collection(
-            "clustered", clusteredIndex={"key": {"_id": 1}, "unique": True}, collation={"locale": "de"}
-        )
+        await self.database.create_collection("collated", collation={"locale": "de"})
         await self.database.create_collection("old", {"capped": True, "size": 1000})
         self.assertTrue((await self.database.old.options())["capped"])
+
+    async def test_create_time_series(self) -> None:
+        """Collections for time series."""
+        await self.needs("time series", 5, 0)
+        await self.database.create_collection("series", timeseries={"timeField": "t"}, expireAfterSeconds=100)
+        self.assertEqual((await self.database.series.options())["timeseries"]["timeField"], "t")
+
+    async def test_create_clustered(self) -> None:
+        """Collections in the order of a key."""
+        await self.needs("clustered indexes", 5, 3)
+        await self.database.create_collection("clustered", clusteredIndex={"key": {"_id": 1}, "unique": True})
+        self.assertEqual((await self.database.clustered.options())["clusteredIndex"]["key"], {"_id": 1})
 
     async def test_list(self) -> None:
         """The collections there are, by name and in whole."""

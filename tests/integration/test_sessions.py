@@ -290,6 +290,7 @@ class GivenTests(SessionCase):
 
     async def test_snapshot(self) -> None:
         """All reads of a snapshot session see the moment of the first, and it can only read."""
+        await self.needs("snapshot sessions", 5, 0)
         await self.things.insert_one({"_id": 1, "x": 1})
         async with self.client.start_session(snapshot=True) as session:
             self.assertEqual(await self.things.distinct("x", session=session), [1])

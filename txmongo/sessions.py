@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -192,11 +192,14 @@ class TransactionContext:
     """What ``async with session.start_transaction():`` runs in.
 
     At its end the transaction is committed, or aborted if an exception leaves the block. Nothing happens if the block
-    did either itself.
+    did either itself. It may be awaited first, as PyMongo's has to be.
     """
 
     def __init__(self, session: ClientSession) -> None:
         self._session = session
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return succeed(self).__await__()
 
     async def __aenter__(self) -> Self:
         return self

@@ -345,14 +345,15 @@ class WrongServerTests(BadInputCase):
         primary = await members.primary()
         client = self.client(f"mongodb://{primary.host}:{primary.port}/?replicaSet=other")
         error = await self.fails(client, ServerSelectionTimeoutError)
-        self.assertIn("other", str(error))
+        self.assertIn("of set 'other': no server is known", str(error))
+        self.assertIn(f"{primary.host}:{primary.port} is RSPrimary of set 'rs0'", str(error))
 
     async def test_standalone_for_set(self) -> None:
         """A standalone where a replica set was expected."""
         server = await standalone()
-        await self.fails(
-            self.client(f"mongodb://{server.host}:{server.port}/?replicaSet=rs"), ServerSelectionTimeoutError
-        )
+        client = self.client(f"mongodb://{server.host}:{server.port}/?replicaSet=rs")
+        error = await self.fails(client, ServerSelectionTimeoutError)
+        self.assertIn(f"{server.host}:{server.port} is Standalone", str(error))
 
     async def test_too_old(self) -> None:
         """A server that is too old: at once, and the error says what is needed."""

@@ -456,6 +456,17 @@ class TransactionTests(SessionTestCase):
         self.failureResultOf(self.block(self.session(), error=KeyError()), KeyError)
         self.assertEqual(self.names, ["insert", "commitTransaction", "insert", "abortTransaction"])
 
+    def test_awaited(self) -> None:
+        """What begins a transaction may be awaited first, as PyMongo's must be."""
+        session = self.session()
+
+        async def block() -> None:
+            async with await session.start_transaction():
+                await self.step(session)
+
+        self.successResultOf(Deferred.fromCoroutine(block()))
+        self.assertEqual(self.names, ["insert", "commitTransaction"])
+
     def test_ended_in_block(self) -> None:
         """A block in which it was ended does nothing more."""
         self.successResultOf(self.block(self.session(), end="commit_transaction"))

@@ -88,13 +88,26 @@ def lone_ghost(description: TopologyDescription) -> Address | None:
 
 
 def selection_timeout(
-    description: TopologyDescription, selector: Any, operation: str, waited: float, address: Address | None = None
+    description: TopologyDescription,
+    selector: Any,
+    operation: str,
+    waited: float,
+    address: Address | None = None,
+    *,
+    dismissed: ServerDescription | None = None,
 ) -> ServerSelectionTimeoutError:
-    """The exception for an operation that found no server in time: what it wanted, how long, and how each server is."""
+    """The exception for an operation that found no server in time: what it wanted, how long, and how each server is.
+
+    :param dismissed: a server that does not belong to the deployment, to be named where none is left.
+    """
     wanted = describe_selector(selector) if address is None else f"the server {format_address(address)}"
     what = f"No server for {operation}" if operation else "No server"
+    topology = describe_topology(description)
+    if dismissed is not None and not description.server_descriptions():
+        of_set = f" of set {dismissed.replica_set_name!r}" if dismissed.replica_set_name else ""
+        topology += f", for {format_address(dismissed.address)} is {dismissed.server_type_name}{of_set}"
     return ServerSelectionTimeoutError(
-        f"{what} within {waited:.3g} s: wanted {wanted}, the topology is {describe_topology(description)}",
+        f"{what} within {waited:.3g} s: wanted {wanted}, the topology is {topology}",
         [server.error for server in servers_of(description) if server.error is not None],
     )
 

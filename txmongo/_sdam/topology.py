@@ -155,6 +155,8 @@ class Topology:
         #: By the identity of the selector, which the value keeps alive: what it selects in this description.
         self._remembered: dict[int, tuple[Any, Server | None, tuple[Server, ...]]] = {}
         self._waiters: dict[_Waiter, None] = {}
+        #: The last one that what it said of itself made us let go: it is of another set, or of none.
+        self._dismissed: ServerDescription | None = None
         #: The former primaries that have been asked whether they live.
         self._probations: dict[Address, Probation] = {}
         #: How many pools and monitors are still closing, and who waits for the last of them.
@@ -411,7 +413,9 @@ class Topology:
         waiter.timer = None
         self._forget(waiter)
         waited = self._clock.seconds() - waiter.started
-        error = selection_timeout(self.description, waiter.selector, waiter.operation, waited, waiter.address)
+        error = selection_timeout(
+            self.description, waiter.selector, waiter.operation, waited, waiter.address, dismissed=self._dismissed
+        )
         waiter.deferred.errback(error)
 
     def _cancelled(self, waiter: _Waiter, _deferred: Deferred[Server]) -> None:
@@ -511,6 +515,8 @@ class Topology:
         server = self.servers.get(news.address)
         if server is not None and not is_stale(server.description, news):
             self._replace(updated_topology_description(self.description, news), news.address, also)
+            if news.address not in self.servers:
+                self._dismissed = news
         self._wake()
 
     def _replace(

@@ -631,6 +631,17 @@ class SelectTests(SynchronousTestCase):
         )
         deployment.close()
 
+    def test_dismissed(self) -> None:
+        """If no server is left that belongs to the deployment, the error names the last one and what it is."""
+        for server, what in ((primary(), "RSPrimary of set 'rs'"), (standalone(), "Standalone")):
+            deployment = Deployment("mongodb://a/?replicaSet=other&serverSelectionTimeoutMS=3000", **POLL)
+            waiting = deployment.topology.select_server(PRIMARY)
+            deployment.discover(a=server)
+            deployment.clock.advance(3)
+            error = self.failureResultOf(waiting, ServerSelectionTimeoutError).value
+            self.assertIn(f"of set 'other': no server is known, for a:27017 is {what}", str(error))
+            deployment.close()
+
     def test_deadline(self) -> None:
         """A deadline that comes sooner ends the wait sooner."""
         deployment = Deployment()

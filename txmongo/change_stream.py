@@ -427,8 +427,14 @@ class ChangeStream(Generic[DocumentType]):
             self._fail(failure)
 
     def _is_out_of_time(self, error: BaseException) -> bool:
-        """Whether it failed because the time of the wait was up: then there is none left to resume in."""
-        return self._times is not None and is_timeout(error)
+        """Whether it failed because the time of the wait was up: then there is none left to resume in.
+
+        A timeout that the stream survives may be of something else: of finding the server, of the connection.
+        """
+        times = self._times
+        if times is None or not is_timeout(error):
+            return False
+        return times.is_over(self._since) or not is_resumable(error)
 
     # --- ending ---
 
@@ -476,8 +482,8 @@ class ChangeStream(Generic[DocumentType]):
 
     def _killed(self, _result: None) -> None:
         killing, self._killing = self._killing, None
-        if killing is not None:
-            killing.fire()
+        assert killing is not None
+        killing.fire()
 
     def _forget(self) -> None:
         """The server has no cursor any more, and will not get one: what the stream kept is free again."""

@@ -895,8 +895,9 @@ class TimeTests(StreamCase):
     def test_resumes_after_a_timeout(self) -> None:
         """A wait whose time is up fails; the stream lives on, and the next wait has it resumed."""
         stream = self.stream(timeout_ms=2000, batch_token=1)
-        for error in (LATE, ExecutionTimeout("not sent", 50)):
+        for error, passed in ((LATE, 2.0), (ExecutionTimeout("not sent", 50), 1.9)):
             waiting = stream.next()
+            self.advance(passed)
             self.executor.fail(error)
             self.assertIs(self.failureResultOf(waiting).value, error)
             self.assertEqual(self.executor.names()[-1], "killCursors")
@@ -933,6 +934,7 @@ class TimeTests(StreamCase):
         self.failureResultOf(one, NetworkTimeout)
         self.assertNoResult(two)
         self.assertEqual(self.deadline(), 3)
+        self.advance(1)
         self.kill_is_answered()
         self.executor.fail(LATE)
         self.failureResultOf(two, NetworkTimeout)
@@ -945,6 +947,7 @@ class TimeTests(StreamCase):
         two = stream.next()
         self.executor.fail(GONE)
         self.kill_is_answered()
+        self.advance(1)
         self.executor.fail(LATE)
         self.failureResultOf(one, NetworkTimeout)
         self.assertEqual((self.stage(), self.deadline()), ({"resumeAfter": token(1)}, 3))
@@ -957,6 +960,18 @@ class TimeTests(StreamCase):
         waiting = stream.next()
         self.executor.fail(LATE)
         self.resumed(change(2))
+        self.assertEqual(self.successResultOf(waiting), change(2))
+
+    def test_other_timeouts(self) -> None:
+        """Nor is a timeout of something else the end of a wait that has time left; all who wait go on with that."""
+        stream = self.stream(timeout_ms=60_000, batch_token=1)
+        waiting = stream.next()
+        for error in (LATE, ServerSelectionTimeoutError("not found again")):
+            self.advance(10)
+            self.executor.fail(error)
+            self.assertEqual((self.stage(), self.deadline()), ({"resumeAfter": token(1)}, 60))
+            self.resumed(batch_token=1)
+        self.arrives(change(2))
         self.assertEqual(self.successResultOf(waiting), change(2))
 
     def test_opening(self) -> None:

@@ -70,6 +70,10 @@ class CursorTimes:
         """Run a command on behalf of a wait of its own that began at that time; the cursor has no other times then."""
         return self.execute_within(operation, self._limit(began, began, False))
 
+    def is_over(self, began: float) -> bool:
+        """Whether the time of such a wait is up."""
+        return self._limit(began, began, False).deadline.passed(self.clock.seconds())
+
     def _limit(self, began: float, turn_began: float, whole: bool) -> TimeLimit:
         limit = self._limit_of_timeout_ms(began, turn_began)
         named = self.at

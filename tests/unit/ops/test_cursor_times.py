@@ -114,6 +114,8 @@ class CursorTimesTests(SynchronousTestCase):
         for began, expected in ((5.0, 7), (8.0, 9)):
             times.execute_since(None, began)  # type: ignore[arg-type]
             self.assertEqual(self.limits[-1].deadline.at, expected)
+        self.clock.advance(7)
+        self.assertEqual([times.is_over(began) for began in (4.0, 5.0, 5.5)], [True, True, False])
         self.times(timeout=2).execute_since(None, 5.0)  # type: ignore[arg-type]
         self.assertEqual((self.limits[-1].deadline.at, self.limits[-1].csot), (7, False))
 

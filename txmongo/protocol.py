@@ -582,8 +582,9 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             written = write_some(data)
             if written == len(data):
                 return deferred
-            # What is left, or all after an error that the transport will meet again and report itself.
-            data = data[written:] if isinstance(written, int) and written > 0 else data
+            data = _write_on(write_some, data, written)
+            if not data:
+                return deferred
         else:
             waiters.append(waiter)
         self._write_buffered(data, waiter.request_id)
@@ -890,6 +891,19 @@ def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
         return None
     write_some: Callable[[bytes], Any] = transport.writeSomeData
     return write_some
+
+
+def _write_on(write_some: Callable[[bytes], Any], data: bytes, written: Any) -> bytes:
+    """Go on handing a large message to the kernel while it takes some: Twisted offers it no more than 128 KiB at once.
+
+    :param written: how much the first call has written, or the error that it met.
+    :returns: what is left; after an error too, which the transport will meet again and report itself.
+    """
+    rest = memoryview(data)
+    while isinstance(written, int) and written > 0:
+        rest = rest[written:]
+        written = write_some(rest) if rest else 0  # type: ignore[arg-type]  # it looks at it through a view anyway
+    return bytes(rest)
 
 
 def _reply_document(

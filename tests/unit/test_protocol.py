@@ -70,9 +70,22 @@ class DirectTransport(AbortableTransport):
     def writeSomeData(self, data: bytes) -> Any:
         if not isinstance(self.room, int):
             return self.room
-        part = data[: self.room]
-        self.direct.append(part)
+        part = bytes(data[: self.room])
+        if part:
+            self.direct.append(part)
         return len(part)
+
+
+class FillingTransport(DirectTransport):
+    """A transport that takes so many bytes of each direct write, one number or error for each."""
+
+    def __init__(self, rooms: list[Any]) -> None:
+        super().__init__()
+        self.rooms = rooms
+
+    def writeSomeData(self, data: bytes) -> Any:
+        self.room = self.rooms.pop(0)
+        return super().writeSomeData(data)
 
 
 def connected(transport: Any = None) -> tuple[MongoProtocol, Any]:
@@ -269,14 +282,26 @@ class DirectWriteTests(SynchronousTestCase):
         protocol.send_msg(ping(), DEFAULT, None)
         self.assertEqual(len(transport.direct), 2)
 
-    def test_partly(self) -> None:
-        """What the kernel did not take goes through the buffer, in order."""
+    def test_piece_by_piece(self) -> None:
+        """The kernel is offered more as long as it takes some."""
         transport = DirectTransport()
         transport.room = 10
         protocol, _ = connected(transport)
         protocol.send_msg(ping(), DEFAULT, None)
-        [frame] = Decoder().feed(transport.direct[0] + transport.value())
+        self.assertEqual(transport.value(), b"")
+        self.assertGreater(len(transport.direct), 3)
+        [frame] = Decoder().feed(b"".join(transport.direct))
         self.assertEqual(decode_message(frame).to_dict(), {"ping": 1, "$db": "admin"})  # type: ignore[union-attr]
+
+    def test_partly(self) -> None:
+        """What the kernel did not take, or what is left after an error, goes through the buffer, in order."""
+        for number, rooms in ((1, [10, 0]), (2, [10, 10, ConnectionLost()])):
+            transport = FillingTransport(rooms)
+            protocol, _ = connected(transport)
+            protocol.send_msg(ping(), DEFAULT, None)
+            self.assertEqual([len(part) for part in transport.direct], [10] * number)
+            [frame] = Decoder().feed(b"".join(transport.direct) + transport.value())
+            self.assertEqual(decode_message(frame).to_dict(), {"ping": 1, "$db": "admin"})  # type: ignore[union-attr]
 
     def test_not_at_all(self) -> None:
         """After an error, or with a full kernel buffer, all is left to the transport, which meets the error itself."""

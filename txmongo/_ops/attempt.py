@@ -23,7 +23,7 @@ from txmongo._ops.client_sessions import in_transaction, pin_of, pin_transaction
 from txmongo._ops.command_events import CommandEvents, SentCommand
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.retry import Stage, supports_retryable_writes
-from txmongo._wire.envelope import elements_of, encode_elements
+from txmongo._wire.envelope import elements_of
 from txmongo._wire.header import next_request_id
 from txmongo._wire.op_msg import EncodedMsg
 from txmongo.errors import AutoReconnect, ConfigurationError, DocumentTooLarge, NotPrimaryError, OperationFailure
@@ -201,7 +201,7 @@ class Attempt(CheckOut):
         sessions = owner.sessions
         self.use = sessions.begin_in_elements(operation, elements, description, self.started_at)
         self._request_id = request_id = next_request_id()
-        wire = encode_elements(request_id, elements)
+        wire = operation.encode_elements(request_id, elements)
         return EncodedMsg(request_id, wire, 0, None, sessions.cluster_clock)
 
     def _message(self, connection: Connection) -> Msg:

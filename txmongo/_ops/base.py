@@ -18,6 +18,7 @@ from pymongo.collation import Collation
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from txmongo._wire.envelope import encode_elements
 from txmongo._wire.header import next_request_id
 from txmongo._wire.op_msg import MORE_TO_COME, Msg, encode_command
 from txmongo.errors import ConfigurationError
@@ -119,6 +120,8 @@ class Operation(Generic[ResultT]):
     #: The parts of the command in BSON that are the same for many operations, ``None`` where :meth:`elements` is not to
     #: be asked. The reply of an operation that has them is decoded into a dict, by no type registry.
     template: Any = None
+    #: Makes the message of what :meth:`elements` returned.
+    encode_elements: Callable[[int, list[bytes]], bytes] = staticmethod(encode_elements)
     pin: Pin | None = None
 
     def __init__(

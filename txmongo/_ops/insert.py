@@ -13,7 +13,7 @@ from pymongo.results import InsertOneResult
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, ReplyContext, RetryKind
 from txmongo._ops.writes import WriteOperation, WriteTarget, check_write_reply, keep_outcome
-from txmongo._wire.envelope import elements_of
+from txmongo._wire.envelope import LARGE, elements_of, encode_many_elements
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
@@ -87,8 +87,10 @@ class InsertOne(WriteOperation[InsertOneResult]):
         """The command in BSON."""
         document = bson.encode(self.document, False, self.codec_options)
         size = len(document)
-        if size > description.max_bson_size:
-            return None
+        if size > LARGE:
+            if size > description.max_bson_size:
+                return None
+            self.encode_elements = encode_many_elements
         before, after = self.template
         return [before, _start_of_array(size + 8, b"\x030\0"), document, after]
 

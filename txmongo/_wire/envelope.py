@@ -10,14 +10,14 @@ which :func:`encode_elements` puts behind the fields of the operation. Kept: the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import bson
 
 from txmongo._wire.header import OP_MSG
 
-__all__ = ["Clock", "elements_of", "encode_elements", "take_times"]
+__all__ = ["LARGE", "Clock", "elements_of", "encode_elements", "encode_many_elements", "take_times"]
 
 _OK: Final = b"\x01ok\0" + struct.pack("<d", 1.0)
 _CLUSTER_TIME: Final = b"\x03$clusterTime\0"
@@ -40,13 +40,17 @@ _PLACE_SIZE: Final = len(_ELECTION_ID) + 12 + _OP_TIME_SIZE
 #: Header, flag bits, kind of the first section, length of its document.
 _FIELDS_AT: Final = 25
 _SMALLEST: Final = _FIELDS_AT + _TIMES_SIZE
-#: Bytes of a message above which cutting the end off would cost more than decoding it.
-_LARGEST: Final = 64 * 1024
+#: Bytes of a message above which a copy of it costs more than what it may save: cutting the end off a reply, for one.
+LARGE: Final = 64 * 1024
 
 #: Between those four stand the hash, ``keyId`` with the ends of two documents, and the operation time itself.
 _unpack_times = struct.Struct(f"<{len(_BEGINNING)}sQ{len(_SIGNATURE)}s20x17x{len(_OPERATION_TIME)}s8xx").unpack_from
 _pack_size = struct.Struct("<i").pack
-_pack_start = struct.Struct("<iiiiIBi").pack
+#: Of a request, which answers none.
+_pack_start = struct.Struct("<ii4x9si").pack
+#: The opcode, no flag bits, and the kind of the first section.
+_PLAIN: Final = struct.pack("<iIB", OP_MSG, 0, 0)
+_join = b"".join
 
 
 class Clock(Protocol):
@@ -74,7 +78,7 @@ def take_times(frame: bytes, clock: Clock) -> bytes | None:
     """
     size = len(frame)
     end = size - _TIMES_SIZE
-    if not _SMALLEST <= size <= _LARGEST:
+    if not _SMALLEST <= size <= LARGE:
         return None
     beginning, cluster_time, signature, operation_time = _unpack_times(frame, end)
     if beginning != _BEGINNING or signature != _SIGNATURE or operation_time != _OPERATION_TIME:
@@ -91,11 +95,17 @@ def elements_of(document: Mapping[str, Any]) -> bytes:
     return bson.encode(document)[4:-1]
 
 
-def encode_elements(request_id: int, elements: Iterable[bytes], flag_bits: int = 0) -> bytes:
-    """A whole OP_MSG with one document.
+def encode_elements(request_id: int, elements: Sequence[bytes]) -> bytes:
+    """A whole OP_MSG without flags, with one document.
 
     :param elements: the document's fields in BSON, any number of them in each piece.
     """
-    content = b"".join(elements)
+    content = _join(elements)
     size = len(content)
-    return _pack_start(size + 26, request_id, 0, OP_MSG, flag_bits, 0, size + 5) + content + b"\0"
+    return _pack_start(size + 26, request_id, _PLAIN, size + 5) + content + b"\0"
+
+
+def encode_many_elements(request_id: int, elements: Sequence[bytes]) -> bytes:
+    """:func:`encode_elements` for more than :data:`LARGE` bytes: slower, but they are copied once only."""
+    size = sum(map(len, elements))
+    return _join((_pack_start(size + 26, request_id, _PLAIN, size + 5), *elements, b"\0"))

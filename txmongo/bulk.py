@@ -12,7 +12,7 @@ from typing import Any
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo.operations import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
-from pymongo.results import BulkWriteResult
+from pymongo.results import BulkWriteResult, ClientBulkWriteResult
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -36,11 +36,19 @@ from txmongo._ops.bulk_write import (
 from txmongo._ops.delete import delete_statement
 from txmongo._ops.update import update_statement
 from txmongo._ops.writes import WriteTarget, write_options
-from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure, PyMongoError
+from txmongo.errors import (
+    BulkWriteError,
+    ClientBulkWriteException,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+)
 
 __all__ = [
     "BulkWriteError",
     "BulkWriteResult",
+    "ClientBulkWriteException",
+    "ClientBulkWriteResult",
     "DeleteMany",
     "DeleteOne",
     "InsertOne",
@@ -92,33 +100,19 @@ def runs_of(requests: Any, *, ordered: bool, write_concern: WriteConcern) -> lis
     """
     if not isinstance(requests, Iterable) or isinstance(requests, (Mapping, str, bytes)):
         raise TypeError(f"requests must be a list, not {type(requests).__name__}")
-    writes = _writes(requests, write_concern.acknowledged)
+    writes = writes_of(requests, write_concern.acknowledged)
     runs = ordered_runs(writes) if ordered else unordered_runs(writes)
     if not runs:
         raise InvalidOperation("requests: no operations to execute")
     return runs
 
 
-def check_models(models: Any, *, write_concern: WriteConcern) -> None:
-    """Check a list of models, each of which says what collection it is for.
+def writes_of(requests: Iterable[Any], acknowledged: bool, argument: str = "requests") -> Iterator[Write]:
+    """Check models one after another, and say what each is.
 
-    :raises TypeError: ``models`` or an element or an argument of one is not of the type that it must be.
-    :raises ValueError: an update without operators, or a replacement with them.
-    :raises InvalidOperation: there is nothing to do, or a model is for no collection.
-    :raises ConfigurationError: an option of a model cannot be used with ``w=0``.
+    :param argument: how the caller calls ``requests``.
+    :raises TypeError: and the others: as :func:`runs_of`.
     """
-    if not isinstance(models, (list, tuple)):
-        raise TypeError(f"models must be a list, not {type(models).__name__}")
-    for _ in _writes(models, write_concern.acknowledged, "models"):
-        pass
-    for index, model in enumerate(models):
-        if model._namespace is None:
-            raise InvalidOperation(f"models[{index}] has no namespace")
-    if not models:
-        raise InvalidOperation("models: no operations to execute")
-
-
-def _writes(requests: Iterable[Any], acknowledged: bool, argument: str = "requests") -> Iterator[Write]:
     for index, model in enumerate(requests):
         if isinstance(model, InsertOne):
             yield InsertBatch, _inserted(model), False

@@ -17,6 +17,7 @@ from pymongo.driver_info import DriverInfo
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
+from pymongo.results import ClientBulkWriteResult
 from pymongo.server_api import ServerApi
 from pymongo.server_selectors import (
     Selection,
@@ -31,6 +32,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
+from txmongo._client_bulk import ClientBulk, client_writes
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
@@ -40,10 +42,11 @@ from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
-from txmongo._ops.base import Execute
+from txmongo._ops.arguments import check_boolean, check_optional_mapping
+from txmongo._ops.base import Execute, write_concern_document
 from txmongo._ops.change_streams import WatchOptions
-from txmongo._ops.client_bulk_write import ClientBulkWrite
-from txmongo._ops.client_sessions import check_session
+from txmongo._ops.client_bulk_write import ClientBulkOptions
+from txmongo._ops.client_sessions import check_session, effective_write_concern
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.executor import Executor
@@ -52,16 +55,16 @@ from txmongo._ops.run_command import RunCommand
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.transactions import EndSessions
+from txmongo._ops.writes import write_options
 from txmongo._pymongo import SERVER_TYPE, MongoCredential, ServerMode
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
-from txmongo.bulk import check_models
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database, check_database_name
-from txmongo.errors import ConfigurationError, InvalidOperation
+from txmongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.types import Address, DocumentType, Pipeline
@@ -440,21 +443,74 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         let: Mapping[str, Any] | None = None,
         write_concern: WriteConcern | None = None,
         **timing: Unpack[Timing],
-    ) -> Deferred[Any]:
-        """Refused so far: writes to several collections in one command, which MongoDB 8.0 brought.
+    ) -> Deferred[ClientBulkWriteResult]:
+        """Carry out writes of any kind to any collections in as few commands as the server's limits allow.
 
-        :meth:`Collection.bulk_write() <txmongo.collection.Collection.bulk_write>` does those to one collection.
+        ::
 
-        :param models: and the other arguments: as PyMongo's.
-        :returns: a Deferred that fails with :class:`~txmongo.errors.InvalidOperation`, which says what the server would
-            have to be; or as every operation (see :class:`~txmongo.collection.Collection`), if there is none.
+            result = await client.bulk_write(
+                [
+                    InsertOne({"_id": 1}, namespace="shop.orders"),
+                    UpdateOne({"_id": 7}, {"$inc": {"count": -1}}, namespace="shop.stock"),
+                ]
+            )
+
+        It needs MongoDB 8.0; :meth:`Collection.bulk_write() <txmongo.collection.Collection.bulk_write>` is the one for
+        older servers, one collection at a time.
+
+        :param models: a list of :class:`~pymongo.operations.InsertOne`, :class:`~pymongo.operations.UpdateOne`,
+            :class:`~pymongo.operations.UpdateMany`, :class:`~pymongo.operations.ReplaceOne`,
+            :class:`~pymongo.operations.DeleteOne` and :class:`~pymongo.operations.DeleteMany` objects, each with a
+            ``namespace``: ``"database.collection"``.
+        :param ordered: carry them out in this order and stop at the first that is refused; else all are tried.
+        :param verbose_results: have the result of each single write in the result.
+        :param bypass_document_validation: do it even if documents fail a collection's validator; not with ``w=0``.
+        :param comment: any BSON value, for the server's log and profiler.
+        :param let: variables for ``$$name`` in expressions.
+        :param write_concern: the client's if it is not given. With ``w=0`` the writes must be neither ``ordered`` nor
+            ``verbose_results``; in a transaction none may be given.
+        :returns: a Deferred that fires with a :class:`~txmongo.bulk.ClientBulkWriteResult`. It fails with
+            :class:`~txmongo.errors.ClientBulkWriteException` if a write is refused, the write concern could not be kept
+            or an error ended it: its ``write_errors``, ``write_concern_errors`` and ``error`` tell which, and its
+            ``partial_result`` what is known to have been done. It fails with
+            :class:`~txmongo.errors.InvalidOperation` if the server is older than MongoDB 8.0 or a model is larger than
+            it takes, and as every operation (see :class:`~txmongo.collection.Collection`) if not even the first command
+            could be sent.
         :raises TypeError: ``models`` is not a list of models, or an argument of one is of the wrong type.
         :raises ValueError: a model updates without operators, or replaces with them.
-        :raises InvalidOperation: there is no model, or one has no namespace.
+        :raises InvalidOperation: there is no model, or one has no namespace; or ``write_concern`` cannot be had.
         """
-        check_session(session, self._executor.sessions)
-        check_models(models, write_concern=self.write_concern if write_concern is None else write_concern)
-        return self._begin(timing, session)(ClientBulkWrite(session))
+        executor = self._executor
+        session = executor.sessions.bound(session)
+        concern = _bulk_write_concern(write_concern, self.write_concern, session, ordered, verbose_results)
+        check_session(session, executor.sessions, concern.acknowledged)
+        check_boolean("ordered", ordered)
+        check_boolean("verbose_results", verbose_results)
+        check_optional_mapping("let", let)
+        writes = client_writes(models, write_concern=concern)
+        if bypass_document_validation is not None and not concern.acknowledged:
+            raise OperationFailure("bypass_document_validation cannot be set with an unacknowledged write concern")
+        options = ClientBulkOptions(
+            {
+                "errorsOnly": not verbose_results,
+                "ordered": ordered,
+                **(write_options(comment, let, bypass_document_validation) or {}),
+            },
+            write_concern_document(concern),
+            concern.acknowledged,
+            self.codec_options,
+        )
+        bulk = ClientBulk(
+            self._begin(timing, session),
+            self._leftovers,
+            writes,
+            options,
+            ordered=ordered,
+            verbose=verbose_results,
+            comment=comment,
+            session=session,
+        )
+        return bulk.send()
 
     def watch(
         self,
@@ -891,3 +947,23 @@ def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
 
 def _nothing(_result: object) -> None:
     return None
+
+
+def _bulk_write_concern(
+    given: WriteConcern | None, inherited: WriteConcern, session: Any, ordered: bool, verbose_results: bool
+) -> WriteConcern:
+    """The write concern of a client's bulk write.
+
+    :raises TypeError: what was given is none.
+    :raises InvalidOperation: it cannot be had with the other arguments.
+    """
+    if given is not None:
+        if not isinstance(given, WriteConcern):
+            raise TypeError(f"write_concern must be a WriteConcern, not {type(given).__name__}")
+        if session is not None and effective_write_concern(session, given) is not given:
+            raise InvalidOperation("write_concern: Cannot set write concern after starting a transaction")
+    concern = effective_write_concern(session, inherited if given is None else given)
+    if not concern.acknowledged and (ordered or verbose_results):
+        what = "verbose results" if verbose_results else "ordered writes"
+        raise InvalidOperation(f"Cannot request unacknowledged write concern and {what}")
+    return concern

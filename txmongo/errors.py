@@ -13,6 +13,7 @@ from typing import Any
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ClientBulkWriteException,
     CollectionInvalid,
     ConfigurationError,
     ConnectionFailure,
@@ -38,6 +39,7 @@ from pymongo.errors import (
 __all__ = [
     "AutoReconnect",
     "BulkWriteError",
+    "ClientBulkWriteException",
     "CollectionExists",
     "CollectionInvalid",
     "ConfigurationError",

@@ -56,6 +56,7 @@ _COUNTED_BEFORE = {"read_write_concern/write-concern-errors": "as above"}
 _HEADINGS = {
     "unified": "Cases in the unified format",
     "own format": "Cases in formats of their own, for the driver's own code",
+    "stand-in": "Cases of commands of MongoDB 7.0 and 8.0, against one of 6.0 that stands in for those",
     "reuse": "Cases for what PyMongo's modules decide, which the driver uses: they show that it does",
 }
 

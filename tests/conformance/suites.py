@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "MODULES", "OF_THE_RUNNER", "OWN_FORMATS", "REUSE", "UNIFIED", "class_name"]
+__all__ = ["KINDS", "MODULES", "OF_THE_RUNNER", "OWN_FORMATS", "REUSE", "STAND_IN", "UNIFIED", "class_name"]
 
 #: Suites in the unified format.
 UNIFIED = (
@@ -57,6 +57,9 @@ REUSE = {
 }
 
 
+#: Cases of several suites that want a newer server, against one that stands in for it.
+STAND_IN = {"stand-in": "tests.conformance.test_stand_in"}
+
 #: No suites of the specifications, but tests of the running of them.
 OF_THE_RUNNER = {
     "runner/bookkeeping": "tests.conformance.test_bookkeeping",
@@ -64,12 +67,13 @@ OF_THE_RUNNER = {
 }
 
 #: The test modules of all but the unified suites.
-MODULES = OWN_FORMATS | REUSE | OF_THE_RUNNER
+MODULES = OWN_FORMATS | STAND_IN | REUSE | OF_THE_RUNNER
 
 #: Every suite, in the order of the table, and its kind.
 KINDS = {
     **dict.fromkeys(UNIFIED, "unified"),
     **dict.fromkeys(OWN_FORMATS, "own format"),
+    **dict.fromkeys(STAND_IN, "stand-in"),
     **dict.fromkeys(REUSE, "reuse"),
     **dict.fromkeys(OF_THE_RUNNER, "of the runner"),
 }

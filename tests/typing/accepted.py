@@ -10,7 +10,7 @@ from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, Ins
 from twisted.internet.defer import Deferred
 
 from txmongo import ChangeStream, Collection, ConnectionPool, Cursor, Database
-from txmongo.bulk import DeleteOne, InsertOne
+from txmongo.bulk import ClientBulkWriteResult, DeleteOne, InsertOne
 from txmongo.sessions import ClientSession
 from txmongo.testing import Mongod, ReplicaSet
 
@@ -90,6 +90,8 @@ async def clients(reactor: Any) -> None:
     assert_type(await client.list_database_names(), list[str])
     async with client.start_session().bind(end_session=False) as session:
         assert_type(session, ClientSession)
+    moved = await client.bulk_write([InsertOne({"_id": 1}, namespace="library.lent")], ordered=False)
+    assert_type(moved, ClientBulkWriteResult)
     assert_type(client.disconnect(), Deferred[None])
     replica_set = await ReplicaSet(reactor, 3).start()
     assert_type(await replica_set.step_down(), Mongod)

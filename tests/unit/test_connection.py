@@ -15,7 +15,6 @@ from bson.son import SON
 from bson.timestamp import Timestamp
 from pymongo import monitoring
 from pymongo.driver_info import DriverInfo
-from pymongo.operations import InsertOne, UpdateOne
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import Nearest, ReadPreference
 from pymongo.server_api import ServerApi, ServerApiVersion
@@ -280,23 +279,6 @@ class DatabasesTests(ClientCase):
         wrong: Any = 5
         self.assertRaises(TypeError, client.drop_database, wrong)
         self.assertRaises(InvalidName, client.drop_database, "a.b")
-
-    def test_bulk_write(self) -> None:
-        """A client's bulk_write is refused with what the server would have to be; nothing is sent."""
-        client = self.client()
-        models = [InsertOne({}, namespace="test.things")]
-        for server, text in ((self.server, "MongoDB 8.0"), (FakeServer(hello={"maxWireVersion": 25}), "not supported")):
-            self.servers["fake.example"] = server
-            error = self.failureResultOf(self.started(self.client().bulk_write(models)), InvalidOperation).value
-            self.assertIn(text, str(error))
-            self.assertEqual(server.commands("bulkWrite"), [])
-        self.assertRaises(InvalidOperation, client.bulk_write, [])
-        self.assertRaises(InvalidOperation, client.bulk_write, [InsertOne({})])
-        self.assertRaises(TypeError, client.bulk_write, models[0])
-        error = self.assertRaises(TypeError, client.bulk_write, [{}])
-        self.assertIn("models[0]", str(error))
-        self.assertRaises(ValueError, client.bulk_write, [UpdateOne({}, {"x": 1}, namespace="test.things")])
-        self.assertRaises(ValueError, client.bulk_write, models, object())
 
     def test_server_info(self) -> None:
         """server_info is what the server says of its build."""

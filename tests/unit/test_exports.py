@@ -42,6 +42,8 @@ EXPORTS = {
     "txmongo.bulk": {
         "BulkWriteError",
         "BulkWriteResult",
+        "ClientBulkWriteException",
+        "ClientBulkWriteResult",
         "DeleteMany",
         "DeleteOne",
         "InsertOne",
@@ -63,6 +65,7 @@ EXPORTS = {
     "txmongo.errors": {
         "AutoReconnect",
         "BulkWriteError",
+        "ClientBulkWriteException",
         "CollectionExists",
         "CollectionInvalid",
         "ConfigurationError",

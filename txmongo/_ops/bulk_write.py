@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
 __all__ = [
+    "RETRYABLE",
     "BatchUnconfirmed",
     "DeleteBatch",
     "InsertBatch",
@@ -42,20 +43,23 @@ __all__ = [
 #: Bytes that the first encoding of a batch leaves free, for what a later one may carry beside it ($clusterTime).
 _RESERVE = 512
 
-_RETRYABLE = "RetryableWriteError"
+#: The label by which a server asks for a retry.
+RETRYABLE = "RetryableWriteError"
 
 
 class BatchUnconfirmed(WriteConcernError):
     """A batch was carried out, but the server says that its write concern failed in a way that a retry may heal.
 
     :ivar reply: the whole reply, for when there is no retry any more.
+    :ivar found: what the operation makes of the reply otherwise.
     """
 
-    def __init__(self, reply: Mapping[str, Any]) -> None:
+    def __init__(self, reply: Mapping[str, Any], found: Any = None) -> None:
         error = reply["writeConcernError"]
         details = {**error, "errorLabels": list(reply["errorLabels"])}
         super().__init__(str(error.get("errmsg", "the write concern was not satisfied")), error.get("code"), details)
         self.reply = reply
+        self.found = found
 
 
 class _Uncompressed:
@@ -175,7 +179,7 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         """
         if reply is not None:
             keep_outcome(reply, context)
-        if reply is not None and "writeConcernError" in reply and _RETRYABLE in reply.get("errorLabels", ()):
+        if reply is not None and "writeConcernError" in reply and RETRYABLE in reply.get("errorLabels", ()):
             raise BatchUnconfirmed(reply)
         return reply
 

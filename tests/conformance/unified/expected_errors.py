@@ -153,7 +153,7 @@ def _match_bulk(matcher: Matcher, expected: Mapping[str, Any], error: Exception)
         for index, one in expected["writeErrors"].items():
             matcher.match(one, found[index], f"writeErrors.{index}", root=True)
     if "writeConcernErrors" in expected:
-        actual = getattr(error, "write_concern_errors", [])
+        actual = [{**one, "message": one.get("errmsg")} for one in getattr(error, "write_concern_errors", [])]
         matcher.match_array(expected["writeConcernErrors"], actual, "writeConcernErrors", root=True)
 
 

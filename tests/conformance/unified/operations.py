@@ -107,6 +107,10 @@ async def _create_index(context: OperationContext, collection: Any, keywords: di
     return await settle(collection.create_index(keywords.pop("keys"), **keywords))
 
 
+def _as_is(name: str, value: Any) -> Any:
+    return value
+
+
 async def _create_search_indexes(context: OperationContext, collection: Any, keywords: dict[str, Any]) -> Any:
     models = [SearchIndexModel(**model) for model in keywords["models"]]
     return await settle(collection.create_search_indexes(models))
@@ -262,7 +266,7 @@ COLLECTION: dict[str, Method] = {
     "createFindCursor": Method("", "filter", FIND, function=_create_find_cursor),
     "createIndex": Method("", "keys", "session comment", "name unique maxTimeMS", function=_create_index),
     "createSearchIndex": Method("create_search_index", "model"),
-    "createSearchIndexes": Method("", "models", function=_create_search_indexes),
+    "createSearchIndexes": Method("", "models", convert=_as_is, function=_create_search_indexes),
     "deleteMany": Method("delete_many", "filter", "collation comment hint let session"),
     "deleteOne": Method("delete_one", "filter", "collation comment hint let session"),
     "distinct": Method(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 import attrs
 
 from tests.conformance.bookkeeping import features
 from tests.conformance.control import ControlLink
-from tests.conformance.deployment import Deployment
 from tests.conformance.loader import Case
 from tests.conformance.unified import data, entities, operations, special
 from tests.conformance.unified.events import match_events
@@ -20,7 +19,7 @@ from tests.conformance.unified.matcher import UNSET, Matcher
 from tests.conformance.unified.requirements import check_schema_version
 from tests.conformance.unified.waiting import sleep
 
-__all__ = ["CaseRun"]
+__all__ = ["CaseRun", "Servers"]
 
 #: The least that drivers allow. After many a fail point the next heartbeat finds the server again, whenever that is.
 QUICK_HEARTBEAT_MS = 500
@@ -29,6 +28,18 @@ SETTLING_TIME = 1.0
 PAUSE = 0.01
 #: Failures of killAllSessions that do not matter: Interrupted, Unauthorized.
 IGNORED_KILL_FAILURES = (11601, 13)
+
+
+class Servers(Protocol):
+    """What a run asks of the servers beside the clients under test."""
+
+    async def control(self) -> ControlLink:
+        """A new connection to the one that is written to."""
+        ...
+
+    async def on_every_member(self, work: Callable[[ControlLink], Awaitable[Any]]) -> None:
+        """Do something over a new connection to each."""
+        ...
 
 
 class CaseRun:
@@ -41,7 +52,7 @@ class CaseRun:
     def __init__(
         self,
         case: Case,
-        deployment: Deployment,
+        deployment: Servers,
         makings: entities.Makings,
         *,
         keep_looping: Callable[[], bool] = lambda: False,

@@ -1,6 +1,6 @@
 """Prose tests of the CRUD specification: what the server says of an error is kept, and a plan may be limited in time.
 
-16 is in ``tests/unit/prose/test_crud.py``; the others want MongoDB 8.0.
+16 is in ``tests/unit/prose/test_crud.py``; the others want MongoDB 8.0 and are in ``tests/unit/test_client_bulk.py``.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
+from pymongo import monitoring
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -81,18 +82,21 @@ class StreamCase(CollectionTestCase):
         """The names of the commands that were sent."""
         return [next(iter(command)) for command in self.events.started_commands()]
 
-    async def open_cursors(self) -> int:
-        """How many cursors the server has open."""
-        status = await self.client.admin.command("serverStatus")
-        return int(status["metrics"]["cursor"]["open"]["total"])
+    async def open_cursors(self) -> set[int]:
+        """Those cursors of the client that the server has."""
+        replies = [event.reply for event in self.events.of(monitoring.CommandSucceededEvent, "aggregate")]
+        operations = await self.client.admin.aggregate([{"$currentOp": {"idleCursors": True, "allUsers": True}}])
+        there = {each["cursor"]["cursorId"] for each in operations if "cursor" in each}
+        return there & {reply["cursor"]["id"] for reply in replies}
 
-    async def none_left(self, before: int) -> None:
-        """Wait until the server has no more cursors than ``before``."""
+    async def none_left(self) -> None:
+        """Wait until no session is in use and the server has none of the client's cursors."""
+        sessions = self.watcher._executor.sessions.pool
 
-        async def few() -> bool:
-            return await self.open_cursors() <= before
+        async def all_gone() -> bool:
+            return not sessions.in_use and not await self.open_cursors()
 
-        await wait_until(reactor, lambda: defer.Deferred.fromCoroutine(few()), 20, "cursors are left open")
+        await wait_until(reactor, lambda: defer.Deferred.fromCoroutine(all_gone()), 20, "cursors are left open")
 
 
 class ChangesTests(StreamCase):
@@ -273,7 +277,6 @@ class PlaceTests(StreamCase):
 
     async def test_invalidate(self) -> None:
         """A drop ends the stream behind its last event; another one begins there by start_after only."""
-        before = await self.open_cursors()
         stream = await self.watched.watch()
         await self.things.insert_one({"_id": 1})
         await self.things.drop()
@@ -283,7 +286,7 @@ class PlaceTests(StreamCase):
         self.assertIsNone(await stream.try_next())
         await self.failure(stream.next(), StopAsyncIteration)
         self.assertEqual(self.watcher._executor.sessions.pool.in_use, 0)
-        await self.none_left(before)
+        await self.none_left()
         await self.things.insert_one({"_id": 2})
         await self.failure(self.watched.watch(resume_after=stream.resume_token), OperationFailure)
         async with await self.watched.watch(start_after=stream.resume_token) as again:
@@ -375,8 +378,8 @@ class EndTests(StreamCase):
 
     async def test_close(self) -> None:
         """Closing ends those who wait, the command under way, and the cursor."""
-        before = await self.open_cursors()
         stream = await self.watched.watch(max_await_time_ms=60_000)
+        self.assertEqual(len(await self.open_cursors()), 1)
 
         async def follow() -> str:
             async for _ in stream:
@@ -388,30 +391,26 @@ class EndTests(StreamCase):
         await stream.close()
         self.assertEqual((await following, await asked), ("over", None))
         self.assertEqual(self.watcher._executor.sessions.pool.in_use, 0)
-        await self.none_left(before)
+        await self.none_left()
 
     async def test_dropped(self) -> None:
         """Streams that are dropped, before their first change or after some, leave no cursor behind."""
-        before = await self.open_cursors()
         streams = [await self.watched.watch() for _ in range(5)]
         await self.things.insert_one({"_id": 1})
         for stream in streams[:3]:
             await stream.next()
-        self.assertGreaterEqual(await self.open_cursors(), before + 5)
+        self.assertEqual(len(await self.open_cursors()), 5)
         del stream, streams
         gc.collect()
-        await self.none_left(before)
-        self.assertEqual(self.watcher._executor.sessions.pool.in_use, 0)
+        await self.none_left()
 
     async def test_opening_cancelled(self) -> None:
         """Opening streams and giving that up leaves none either."""
-        before = await self.open_cursors()
         for _ in range(10):
             opening = self.watched.watch()
             opening.cancel()
             await self.failure(opening, defer.CancelledError)
-        await self.none_left(before)
-        self.assertEqual(self.watcher._executor.sessions.pool.in_use, 0)
+        await self.none_left()
 
     async def test_disconnect(self) -> None:
         """When the client is disconnected those who wait are told, and nothing of the stream is left here."""

@@ -7,11 +7,12 @@ passed down instead of kept in a context is :class:`Deadline`; pauses that a cli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -95,13 +96,14 @@ class Broadcast:
 
 
 class Pauses:
-    """Waits for time to pass, of which none is left once they have been ended."""
+    """Waits for time to pass, of which none is left, and none begins, once they have been ended."""
 
-    __slots__ = ("_calls", "_clock")
+    __slots__ = ("_calls", "_clock", "_refusal")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._calls: dict[Deferred[None], IDelayedCall] = {}
+        self._refusal: Callable[[], Exception] | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -110,18 +112,24 @@ class Pauses:
         """Wait so long.
 
         :returns: a Deferred that fires with ``None``. It fails with ``CancelledError`` by its own ``cancel()``, and
-            with the error that :meth:`end` is called with.
+            with the error of :meth:`end`, also if that was called before.
         """
+        if self._refusal is not None:
+            return fail(self._refusal())
         waiter: Deferred[None] = Deferred(self._forget)
         self._calls[waiter] = self._clock.callLater(seconds, partial(self._over, waiter))
         return waiter
 
-    def end(self, error: Exception) -> None:
-        """Let everyone who waits now fail."""
+    def end(self, error: Callable[[], Exception]) -> None:
+        """Let everyone fail who waits now or would wait later.
+
+        :param error: makes the error for one of them.
+        """
+        self._refusal = error
         for waiter in list(self._calls):
             if waiter in self._calls:
                 self._forget(waiter)
-                waiter.errback(error)
+                waiter.errback(error())
 
     def _over(self, waiter: Deferred[None]) -> None:
         del self._calls[waiter]

@@ -825,11 +825,16 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         return self._topology.close().addCallback(lambda _: self._discarded.drained())
 
     def _end_sessions(self) -> None:
-        """Tell a server, if one is known, which sessions are over."""
-        batches = self._executor.sessions.pool.end_all()
-        if not batches or self._topology.select_server_now(ReadPreference.PRIMARY_PREFERRED) is None:
+        """Tell a server, if one is known, which sessions are over, and first that their transactions are aborted."""
+        sessions = self._executor.sessions
+        telling: list[Deferred[Any]] = []
+        if self._topology.select_server_now(ReadPreference.PRIMARY) is not None:
+            telling += [session.end_session() for session in list(sessions.started) if session._is_left_open()]
+        batches = sessions.pool.end_all()
+        if self._topology.select_server_now(ReadPreference.PRIMARY_PREFERRED) is not None:
+            telling += [self._executor.execute(EndSessions(lsids)) for lsids in batches]
+        if not telling:
             return
-        telling = [self._executor.execute(EndSessions(lsids)) for lsids in batches]
         for each in telling:
             each.addTimeout(_FAREWELL, self._reactor)
         heard: Deferred[Any] = DeferredList(telling, consumeErrors=True)

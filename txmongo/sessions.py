@@ -291,6 +291,7 @@ class ClientSession(SessionState):
         super().__init__(
             sessions, sessions.pool, causally_consistent=options.causal_consistency, reads_snapshot=options.snapshot
         )
+        sessions.started.add(self)
         self._snapshot_time = options.snapshot_time
         self._client = client
         self._sessions = sessions
@@ -460,6 +461,11 @@ class ClientSession(SessionState):
         self._check_open()
         self._sessions.begin_to_bind()
         return BindingContext(self, end_session)
+
+    def _is_left_open(self) -> bool:
+        """Whether the server has a transaction of it in progress that nothing is under way for: it would keep it."""
+        in_progress = self.transaction.state is TransactionState.IN_PROGRESS
+        return in_progress and not self._uses and not self.has_ended
 
     def _check_open(self) -> None:
         if self.has_ended:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pymongo.cursor import CursorType
 from pymongo.topology_description import TOPOLOGY_TYPE
 from twisted.internet import defer, reactor, task
 
 from tests.integration.servers import CollectionTestCase, replica_set, standalone
+from txmongo._ops import retry
 from txmongo.connection import ConnectionPool, MongoConnection
-from txmongo.errors import AutoReconnect, InvalidOperation
+from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoProtocol
 
 
@@ -166,3 +168,62 @@ class ReplicaSetTests(CollectionTestCase):
         await client.txmongo_tests.things.find_one()
         self.assertEqual(client.topology_description.topology_type, TOPOLOGY_TYPE.Single)
         await client.disconnect()
+
+    async def test_end_in_the_midst(self) -> None:
+        """Whatever a client is at, it is over with the end: calls that wait fail, and the server forgets the rest."""
+        client: ConnectionPool[Any] = ConnectionPool(self.uri, appname="in the midst", maxPoolSize=20)
+        self.addCleanup(client.disconnect)
+        things = client.txmongo_tests.things
+        await things.insert_many([{"_id": number} for number in range(10)])
+        cursor = things.find(batch_size=2)
+        await cursor.next_batch()
+        session = client.start_session()
+        session.start_transaction()
+        await things.insert_one({"_id": "in a transaction"}, session=session)
+        stream = await things.watch()
+        await stream.try_next()
+        await self.client.txmongo_tests.drop_collection("capped")
+        await self.client.txmongo_tests.create_collection("capped", capped=True, size=4096)
+        await self.client.txmongo_tests.capped.insert_one({"_id": 1})
+        tail = client.txmongo_tests.capped.find(cursor_type=CursorType.TAILABLE_AWAIT)
+        await tail.next_batch()
+        labels = ["SystemOverloadedError", "RetryableError"]
+        await self.fail_command("insert", errorCode=462, errorLabels=labels)
+        client._executor._random.random = lambda: 1.0  # type: ignore[method-assign]
+        self.patch(retry, "_BASE_BACKOFF", 5.0)
+
+        async def work(session: Any) -> None:
+            await things.find_one({"$where": "sleep(1000) || true"}, session=session)
+
+        waiting: list[Any] = [
+            things.insert_one({"_id": "later"}),
+            things.find_one({"$where": "sleep(1000) || true"}),
+            things.find({"$where": "sleep(1000) || true"}).to_list(),
+            client.start_session().with_transaction(work),
+            stream.next(),
+            tail.next_batch(),
+        ]
+        ended: list[Any] = []
+        for each in waiting:
+            each.addBoth(ended.append)
+        await task.deferLater(reactor, 0.2)
+        self.assertEqual(ended, [])
+        await client.disconnect()
+        self.assertEqual(len(ended), len(waiting))
+        for failure in ended:
+            failure.trap(AutoReconnect, InvalidOperation, OperationFailure)
+        await session.end_session()
+        await cursor.close()
+        await self.until_forgotten()
+
+    async def until_forgotten(self) -> None:
+        """Wait until the server has neither a transaction nor a connection of the client."""
+        ops = {"$currentOp": {"allUsers": True, "idleConnections": True, "idleSessions": True}}
+        pipeline: list[Any] = [ops, {"$match": {"appName": "in the midst"}}]
+        for _ in range(500):
+            status = await self.client.admin.command("serverStatus")
+            left = await self.client.admin.aggregate(pipeline)
+            if not left and not status["transactions"]["currentOpen"]:
+                return
+            await task.deferLater(reactor, 0.02)
+        self.fail(f"left: {left}, {status['transactions']}")

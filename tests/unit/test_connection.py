@@ -856,7 +856,7 @@ class SessionTests(ClientCase):
         self.assertRaises(InvalidOperation, client.start_session)
 
     def test_held(self) -> None:
-        """So are those that the application has not ended, in a transaction too, and that of an open cursor."""
+        """So are those that the application has not ended, their transactions aborted, and that of an open cursor."""
         self.servers["fake.example"] = server = FakeServer(hello=SET_OF_ONE)
         client = self.client("mongodb://fake.example/?replicaSet=rs")
         server.answer("find", {"cursor": {"id": 7, "ns": "test.things", "firstBatch": [{"_id": 1}]}})
@@ -865,13 +865,15 @@ class SessionTests(ClientCase):
         self.result(client.test.things.find_one({}, session=ended))
         self.result(ended.end_session())
         self.result(client.test.things.insert_one({}, session=busy).addErrback(lambda _: None))
+        busy_id = busy.session_id
         cursor = client.test.things.find()
         self.result(cursor.next_batch())
         kept = server.commands("find")[-1]["lsid"]
         self.result(client.disconnect())
         [command] = server.commands("endSessions")
-        self.assertCountEqual([lsid["id"] for lsid in command["endSessions"]], [busy.session_id["id"], kept["id"]])
-        self.assertEqual(server.commands("abortTransaction"), [])
+        self.assertCountEqual([lsid["id"] for lsid in command["endSessions"]], [busy_id["id"], kept["id"]])
+        self.assertEqual([each["lsid"] for each in server.commands("abortTransaction")], [busy_id])
+        self.assertTrue(busy.has_ended)
         for session in (unused, busy):
             self.assertIsNone(self.successResultOf(session.end_session()))
         self.successResultOf(cursor.close())
@@ -907,6 +909,19 @@ class SessionTests(ClientCase):
         self.assertEqual(self.failureResultOf(inserting, OperationFailure).value.code, 462)
         self.failureResultOf(transaction, InvalidOperation)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_further_attempt(self) -> None:
+        """A transaction whose connection is closed by the client's end is not run again."""
+        self.servers["fake.example"] = server = FakeServer({"insert": Behaviour.FALL_SILENT}, hello=SET_OF_ONE)
+        client = self.client("mongodb://fake.example/?replicaSet=rs")
+
+        async def work(session: ClientSession) -> None:
+            await client.test.things.insert_one({}, session=session)
+
+        transaction = self.started(client.start_session().with_transaction(work))
+        self.result(client.disconnect())
+        self.failureResultOf(transaction, InvalidOperation)
+        self.assertEqual((self.clock.getDelayedCalls(), len(server.commands("insert"))), ([], 1))
 
     def test_given_up_before(self) -> None:
         """A connection that was given up before is waited for until its socket is closed."""

@@ -45,6 +45,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from pymongo.write_concern import WriteConcern
 
@@ -76,6 +77,7 @@ class Sessions:
 
     :ivar pool: the server's sessions that nobody uses.
     :ivar cluster_clock: the cluster time that goes with every command.
+    :ivar started: the application's sessions, as long as it has them.
     :ivar binds: a session of the client was bound, somewhere: see :meth:`bound`.
     :param seconds: the clock.
     :param retry_writes: the client's ``retryWrites``.
@@ -89,6 +91,7 @@ class Sessions:
         self._on_bind = on_bind
         self.pool = ServerSessionPool(seconds)
         self.cluster_clock = ClusterClock()
+        self.started: WeakSet[Any] = WeakSet()
         self._retry_writes = retry_writes
         self._seconds = seconds
 

@@ -173,7 +173,7 @@ class Executor:
     def close(self) -> None:
         """Refuse operations from now on, and try none again; those in flight end with the topology's connections."""
         self._closed = self._heeds = True
-        self.pauses.end(_closed_error())
+        self.pauses.end(_closed_error)
 
     def _heed_bound_sessions(self) -> None:
         self._heeds = True

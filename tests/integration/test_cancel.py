@@ -8,7 +8,7 @@ from pymongo import monitoring
 from twisted.internet import defer, endpoints, protocol, reactor
 from twisted.internet.task import deferLater
 
-from tests.integration.servers import CollectionTestCase
+from tests.integration.servers import CollectionTestCase, replica_set
 from txmongo.connection import ConnectionPool
 from txmongo.errors import PyMongoError
 
@@ -161,6 +161,38 @@ class CancelTests(CollectionTestCase):
         await self.unblock()
         await self.works()
         self.assertEqual(self.connections.created, 2)
+
+    async def test_frozen_server(self) -> None:
+        """While the server does not answer at all; when it does again, the client has it."""
+        await self.make()
+        await self.coll.insert_one({"_id": 0})
+        session, whole = self.other.start_session(), self.other.start_session()
+        session.start_transaction()
+        await self.coll.update_one({"_id": 0}, {"$set": {"x": 1}}, session=session)
+        cursor = self.coll.find(batch_size=1)
+        members = await replica_set()
+        members.freeze(members.members[0])
+        self.addCleanup(members.thaw, members.members[0])
+        operations = [
+            self.coll.insert_one({}),
+            self.coll.find_one({}),
+            cursor.next_batch(),
+            self.coll.update_many({}, {"$set": {"y": 1}}),
+            self.other.admin.command("ping"),
+            self.coll.insert_one({}, session=session),
+            whole.with_transaction(lambda each: self.coll.insert_one({}, session=each)),
+        ]
+        await deferLater(reactor, 0.1)
+        for operation in operations:
+            operation.cancel()
+            await self.assertFailure(operation, defer.CancelledError)
+        pools = [server.pool for server in self.other._topology.servers.values()]
+        self.assertEqual((sum(pool.operation_count for pool in pools), self.other._crowd.waiting), (0, 0))
+        members.thaw(members.members[0])
+        await session.abort_transaction()
+        for each in (session, whole):
+            await each.end_session()
+        await self.works()
 
     async def test_long_query(self) -> None:
         """A query on which nobody waits is ended at the server, with its connection."""

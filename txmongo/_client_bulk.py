@@ -20,6 +20,7 @@ from txmongo._ops.base import Operation
 from txmongo._ops.bulk_write import BatchUnconfirmed, DeleteBatch, InsertBatch, WriteBatch
 from txmongo._ops.client_bulk_result import ClientBulkOutcome
 from txmongo._ops.client_bulk_write import BulkReply, ClientBulkOptions, ClientBulkWrite, ClientWrite
+from txmongo._ops.client_sessions import effective_write_concern
 from txmongo._ops.cursors import CursorBatch, GetMore
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.session_state import SessionUse
@@ -33,10 +34,30 @@ from txmongo.errors import (
     WaitQueueTimeoutError,
 )
 
-__all__ = ["ClientBulk", "client_writes"]
+__all__ = ["ClientBulk", "bulk_write_concern", "client_writes"]
 
 #: Before a command could be sent: nothing is known to have been done, and these say by themselves what happened.
 _NOT_SENT = (ServerSelectionTimeoutError, WaitQueueTimeoutError)
+
+
+def bulk_write_concern(
+    given: WriteConcern | None, inherited: WriteConcern, session: Any, ordered: bool, verbose_results: bool
+) -> WriteConcern:
+    """The write concern of a client's bulk write.
+
+    :raises TypeError: what was given is none.
+    :raises InvalidOperation: it cannot be had with the other arguments.
+    """
+    if given is not None:
+        if not isinstance(given, WriteConcern):
+            raise TypeError(f"write_concern must be a WriteConcern, not {type(given).__name__}")
+        if session is not None and effective_write_concern(session, given) is not given:
+            raise InvalidOperation("write_concern: Cannot set write concern after starting a transaction")
+    concern = effective_write_concern(session, inherited if given is None else given)
+    if not concern.acknowledged and (ordered or verbose_results):
+        what = "verbose results" if verbose_results else "ordered writes"
+        raise InvalidOperation(f"Cannot request unacknowledged write concern and {what}")
+    return concern
 
 
 def client_writes(models: Any, *, write_concern: WriteConcern) -> list[ClientWrite]:

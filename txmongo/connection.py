@@ -32,7 +32,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
-from txmongo._client_bulk import ClientBulk, client_writes
+from txmongo._client_bulk import ClientBulk, bulk_write_concern, client_writes
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
@@ -46,7 +46,7 @@ from txmongo._ops.arguments import check_boolean, check_optional_mapping
 from txmongo._ops.base import Execute, write_concern_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_bulk_write import ClientBulkOptions
-from txmongo._ops.client_sessions import check_session, effective_write_concern
+from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.executor import Executor
@@ -482,7 +482,7 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         """
         executor = self._executor
         session = executor.sessions.bound(session)
-        concern = _bulk_write_concern(write_concern, self.write_concern, session, ordered, verbose_results)
+        concern = bulk_write_concern(write_concern, self.write_concern, session, ordered, verbose_results)
         check_session(session, executor.sessions, concern.acknowledged)
         check_boolean("ordered", ordered)
         check_boolean("verbose_results", verbose_results)
@@ -952,23 +952,3 @@ def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
 
 def _nothing(_result: object) -> None:
     return None
-
-
-def _bulk_write_concern(
-    given: WriteConcern | None, inherited: WriteConcern, session: Any, ordered: bool, verbose_results: bool
-) -> WriteConcern:
-    """The write concern of a client's bulk write.
-
-    :raises TypeError: what was given is none.
-    :raises InvalidOperation: it cannot be had with the other arguments.
-    """
-    if given is not None:
-        if not isinstance(given, WriteConcern):
-            raise TypeError(f"write_concern must be a WriteConcern, not {type(given).__name__}")
-        if session is not None and effective_write_concern(session, given) is not given:
-            raise InvalidOperation("write_concern: Cannot set write concern after starting a transaction")
-    concern = effective_write_concern(session, inherited if given is None else given)
-    if not concern.acknowledged and (ordered or verbose_results):
-        what = "verbose results" if verbose_results else "ordered writes"
-        raise InvalidOperation(f"Cannot request unacknowledged write concern and {what}")
-    return concern

@@ -28,7 +28,7 @@ from pymongo.server_selectors import (
 )
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
@@ -853,6 +853,24 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
         :returns: a Deferred that fires with ``None`` and never fails, as that of :meth:`disconnect`.
         """
         return self.disconnect()
+
+    def aclose(self) -> Deferred[None]:
+        """Close everything: :meth:`disconnect` under the name that ``contextlib.aclosing`` asks for.
+
+        :returns: a Deferred that fires with ``None`` and never fails, as that of :meth:`disconnect`.
+        """
+        return self.disconnect()
+
+    def aconnect(self) -> Deferred[None]:
+        """Begin to look for the servers now, not with the first operation; ``await client`` waits for one of them too.
+
+        :returns: a Deferred that fires with ``None`` at once. It fails with
+            :class:`~txmongo.errors.InvalidOperation` if the client is closed.
+        """
+        if self._closed:
+            return fail(InvalidOperation("the client is closed: disconnect() was called"))
+        self._topology.open()
+        return succeed(None)
 
     # --- protocols ---
 

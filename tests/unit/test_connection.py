@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Generator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,27 @@ class LifeTests(ClientCase):
         self.turn()
         self.assertEqual(self.server.accepted, 0)
         self.assertEqual(self.result(client.test.command("ping")), {"ok": 1.0})
+
+    def test_aconnect(self) -> None:
+        """aconnect has the servers looked for at once, and does not wait for them."""
+        client = self.client()
+        self.assertIsNone(self.successResultOf(client.aconnect()))
+        self.turn()
+        self.assertGreater(self.server.accepted, 0)
+        self.assertEqual(client.nodes, {("fake.example", 27017)})
+        self.result(client.disconnect())
+        self.failureResultOf(client.aconnect(), InvalidOperation)
+
+    def test_aclosing(self) -> None:
+        """aclosing disconnects the client in the end."""
+
+        async def use() -> ConnectionPool[Any]:
+            async with aclosing(self.client()) as client:
+                await client.test.command("ping")
+            return client
+
+        client = self.result(use())
+        self.failureResultOf(client.test.command("ping"), InvalidOperation)
 
     def test_fixed(self) -> None:
         """A fixed pool opens its connections at once."""

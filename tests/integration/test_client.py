@@ -185,7 +185,7 @@ class ReplicaSetTests(CollectionTestCase):
         await self.client.txmongo_tests.drop_collection("capped")
         await self.client.txmongo_tests.create_collection("capped", capped=True, size=4096)
         await self.client.txmongo_tests.capped.insert_one({"_id": 1})
-        tail = client.txmongo_tests.capped.find(cursor_type=CursorType.TAILABLE_AWAIT)
+        tail = client.txmongo_tests.capped.find(cursor_type=CursorType.TAILABLE_AWAIT, max_await_time_ms=5000)
         await tail.next_batch()
         labels = ["SystemOverloadedError", "RetryableError"]
         await self.fail_command("insert", errorCode=462, errorLabels=labels)
@@ -193,12 +193,12 @@ class ReplicaSetTests(CollectionTestCase):
         self.patch(retry, "_BASE_BACKOFF", 5.0)
 
         async def work(session: Any) -> None:
-            await things.find_one({"$where": "sleep(1000) || true"}, session=session)
+            await things.find_one({"$where": "sleep(3000) || true"}, session=session)
 
         waiting: list[Any] = [
             things.insert_one({"_id": "later"}),
-            things.find_one({"$where": "sleep(1000) || true"}),
-            things.find({"$where": "sleep(1000) || true"}).to_list(),
+            things.find_one({"$where": "sleep(3000) || true"}),
+            things.find({"$where": "sleep(3000) || true"}).to_list(),
             client.start_session().with_transaction(work),
             stream.next(),
             tail.next_batch(),

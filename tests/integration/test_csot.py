@@ -71,17 +71,16 @@ class IterationTests(CsotCase):
 
     async def two_get_mores(self, waiting: Any) -> None:
         """A wait ends with its time, during the second further batch: the first came in time, and was empty."""
-        await self.timed_out(waiting, 0.5)
-        self.assertEqual(self.commands.names()[-2:], ["getMore", "getMore"])
+        await self.timed_out(waiting, 1.0)
         self.assertEqual(self.commands.names().count("getMore"), 2)
 
     async def test_tailable(self) -> None:
         """The wait for the next document of a tailable cursor has one time."""
         things = await self.client.txmongo_tests.create_collection("things", capped=True, size=4096)
         await things.insert_one({"_id": 0, "x": 1})
-        client = self.connect(timeoutMS=500)
+        client = self.connect(timeoutMS=1000)
         await client
-        await self.hold_up("getMore", ms=300, mode="alwaysOn")
+        await self.hold_up("getMore", ms=600, mode="alwaysOn")
         cursor = client.txmongo_tests.things.find(cursor_type=CursorType.TAILABLE_AWAIT).max_await_time_ms(10)
         self.assertEqual(await cursor.next(wait=True), {"_id": 0, "x": 1})
         self.assertTrue(cursor.cursor_id)
@@ -89,9 +88,9 @@ class IterationTests(CsotCase):
 
     async def test_change_stream(self) -> None:
         """So has the wait for the next change."""
-        client = self.connect(timeoutMS=500)
+        client = self.connect(timeoutMS=1000)
         await client
-        await self.hold_up("getMore", ms=300, mode="alwaysOn")
+        await self.hold_up("getMore", ms=600, mode="alwaysOn")
         stream = await client.txmongo_tests.things.watch(max_await_time_ms=10)
         await self.two_get_mores(stream.next())
         await stream.close()

@@ -75,8 +75,9 @@ class MonitoringTests(CollectionTestCase):
         await client.admin.command("ping")
         await journal.until(lambda: len(journal.heartbeats) >= 6)
         self.assertTrue(all(event.awaited for event in journal.heartbeats[1:]))
+        # Nearly two seconds, as far as the reactor comes round at the right time.
         took = journal.times[5] - journal.times[1]
-        self.assertTrue(4 * 0.45 <= took < 10.0, took)
+        self.assertTrue(1.0 <= took < 10.0, took)
 
     async def test_round_trips_1(self) -> None:
         """Round trips are measured all the time, beside the stream."""

@@ -1,7 +1,7 @@
 """Prose tests of the connection monitoring and pooling specification, on a replica set.
 
 4 is what every listener of these tests does. Responses that are still to come when an operation has timed out do not
-cost a connection in this driver: see ``tests/unit/cmap/test_pool_stalls.py``.
+cost a connection in this driver: see ``tests/unit/cmap/test_pool_stalls.py``. Nor has it exhaust cursors.
 """
 
 from __future__ import annotations

@@ -238,10 +238,10 @@ class CancelTests(CollectionTestCase):
         await self.works()
 
     async def open_cursors(self) -> list[Any]:
-        """The cursors on the collection that the server still has."""
+        """The cursors of queries on the collection that the server still has; others may have left a change stream."""
         pipeline = [
             {"$currentOp": {"idleCursors": True}},
-            {"$match": {"type": "idleCursor", "ns": "txmongo_tests.things"}},
+            {"$match": {"type": "idleCursor", "cursor.originatingCommand.find": "things"}},
         ]
         return list(await self.client.admin.aggregate(pipeline))
 

@@ -167,14 +167,11 @@ class ClientBulk:
 
     async def _read(self, command: ClientBulkWrite, reply: BulkReply) -> None:
         """Take a reply and all results of single writes."""
-        batch = reply.results
         assert command.count is not None
-        self._outcome.add_reply(reply.document, command.count)
-        self._outcome.add_results(batch.documents, command.start)
-        if not batch.cursor_id:
-            return
-        reading = _Reading(batch)
+        reading = _Reading(reply.results)
         try:
+            self._outcome.add_reply(reply.document, command.count)
+            self._outcome.add_results(reply.results.documents, command.start)
             while reading.cursor_id and not (self._ordered and self._outcome.has_write_errors):
                 following = await self._execute(reading.next(command.reply_codec_options, self._comment))
                 reading.cursor_id = following.cursor_id

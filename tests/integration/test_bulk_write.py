@@ -10,9 +10,10 @@ from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, Up
 from pymongo.collation import Collation
 from pymongo.write_concern import WriteConcern
 from twisted.internet import threads
+from twisted.trial.unittest import SkipTest
 
 from tests.integration.servers import CollectionTestCase
-from txmongo.errors import BulkWriteError, OperationFailure
+from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure
 
 CASELESS = Collation("en", strength=2)
 
@@ -199,6 +200,21 @@ class WriteConcernTests(CollectionTestCase):
         self.assertEqual([entry["code"] for entry in error.details["writeConcernErrors"]], [100, 100])
         self.assertEqual((error.details["nInserted"], error.details["nModified"]), (1, 1))
         self.assertEqual(await self.contents(), [{"_id": 1, "a": 1}])
+
+
+class ClientTests(CollectionTestCase):
+    """That of the client."""
+
+    async def test_old_server(self) -> None:
+        """A server that does not have it is not asked, and the caller is told which has."""
+        if (await self.client.server_info())["versionArray"] >= [8]:
+            raise SkipTest("this server has it")
+        self.commands.sent.clear()
+        models = [InsertOne({"_id": 1}, namespace="txmongo_tests.things")]
+        error = await self.failure(self.client.bulk_write(models), InvalidOperation)
+        self.assertIn("MongoDB 8.0", str(error))
+        self.assertEqual(self.commands.names(), [])
+        self.assertEqual(await self.contents(), [])
 
 
 def pymongo_outcome(uri: str, requests: list[Any], ordered: bool) -> Any:

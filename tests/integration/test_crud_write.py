@@ -415,8 +415,8 @@ class ManagementTests(CollectionTestCase):
             self.things.drop_search_index("all"),
         ):
             error = await self.failure(searching, OperationFailure)
-            self.assertEqual(error.code, 59)
-            self.assertIn("no such command", str(error))
+            # Not known before MongoDB 7.0; there, not for a server without a search process.
+            self.assertIn(error.code, (59, 31082))
         error = await self.failure(self.things.list_search_indexes(), OperationFailure)
         self.assertIn("$listSearchIndexes", str(error))
 

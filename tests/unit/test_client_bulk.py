@@ -30,6 +30,7 @@ from txmongo.errors import (
     DocumentTooLarge,
     InvalidOperation,
     OperationFailure,
+    ProtocolError,
     ServerSelectionTimeoutError,
     TimeExceeded,
 )
@@ -467,6 +468,18 @@ class CursorTests(BulkCase):
         (kill,) = self.server.commands("killCursors")
         self.assertEqual((kill["killCursors"], kill["cursors"], kill["$db"]), ("$cmd.bulkWrite", [9], "admin"))
         self.assertEqual(len(self.sent()), 1)
+        self.assertEqual(self.mongo._executor.sessions.pool.in_use, 0)
+
+    def test_malformed(self) -> None:
+        """Results that no server gives are an error, and the cursor is killed."""
+        self.server.answer("killCursors", {})
+        for wrong in ({}, {"ok": 1.0}, {"ok": 1.0, "idx": 5, "n": 1}, {"ok": 0.0, "idx": "first"}, {"idx": 0}, 5):
+            cursor = {"id": Int64(9), "ns": "admin.$cmd.bulkWrite", "firstBatch": [wrong]}
+            self.server.answer("bulkWrite", {"cursor": cursor, "nErrors": 1, "nInserted": 0})
+            error = self.error([insert(0)], ProtocolError, verbose_results=True)
+            self.assertIn("bulkWrite", str(error))
+        self.turn()
+        self.assertEqual(len(self.server.commands("killCursors")), 6)
         self.assertEqual(self.mongo._executor.sessions.pool.in_use, 0)
 
     def test_error_in_order(self) -> None:

@@ -7,13 +7,22 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from bson.int64 import Int64
 from bson.objectid import ObjectId
 from pymongo.monitoring import ConnectionPoolListener, PoolClearedEvent
+from pymongo.operations import InsertOne
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.unit.test_connection import ClientCase
 from txmongo.connection import ConnectionPool
-from txmongo.errors import AutoReconnect, ConfigurationError, CursorNotFound, OperationFailure, WaitQueueTimeoutError
+from txmongo.errors import (
+    AutoReconnect,
+    ClientBulkWriteException,
+    ConfigurationError,
+    CursorNotFound,
+    OperationFailure,
+    WaitQueueTimeoutError,
+)
 from txmongo.sessions import ClientSession
 from txmongo.testing import Behaviour, FakeServer
 
@@ -230,6 +239,40 @@ class CursorTests(LoadBalancedCase):
         self.assertIn("in use by cursors: 1, connections in use by transactions: 1", str(error))
         self.result(session.abort_transaction())
         self.insert()
+
+
+class BulkWriteTests(LoadBalancedCase):
+    """The results of a client's bulk write are read on the connection of its command."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        greeting = {"isWritablePrimary": True, "maxWireVersion": 25, "serviceId": self.services[0], **MONGOS}
+        self.server.answer("hello", greeting)
+        results = [{"ok": 1.0, "idx": 0, "n": 1}]
+        cursor = {"id": Int64(7), "ns": "admin.$cmd.bulkWrite", "firstBatch": results}
+        self.server.answer("bulkWrite", {"cursor": cursor, "nErrors": 0, "nInserted": 2})
+        self.models = [InsertOne({"_id": number}, namespace="test.things") for number in range(2)]
+
+    def test_read(self) -> None:
+        """The connection is kept until the last of them, then it is free."""
+        last: Deferred[Any] = Deferred()
+        self.server.answer("getMore", last)
+        writing = self.started(self.made.bulk_write(self.models, verbose_results=True))
+        self.assertEqual(self.free(), (1, 0))
+        self.insert()
+        results = [{"ok": 1.0, "idx": 1, "n": 1}]
+        last.callback({"cursor": {"id": Int64(0), "ns": "admin.$cmd.bulkWrite", "nextBatch": results}})
+        self.assertEqual(len(self.result(writing).insert_results), 2)
+        self.assertEqual(self.free(), (2, 2))
+        self.assertEqual((self.ways("bulkWrite", "getMore"), self.ways("insert")), ([1, 1], [2]))
+
+    def test_refused(self) -> None:
+        """It is kept until the cursor is killed, if it cannot be read on."""
+        self.server.answer("getMore", refusal(8))
+        self.fails(self.made.bulk_write(self.models), ClientBulkWriteException)
+        self.turn()
+        self.assertEqual(self.ways("bulkWrite", "getMore", "killCursors"), [1, 1, 1])
+        self.assertEqual(self.free(), (1, 1))
 
 
 class StreamTests(LoadBalancedCase):

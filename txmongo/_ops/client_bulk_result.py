@@ -12,6 +12,7 @@ from typing import Any
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from txmongo._ops.client_bulk_write import ClientWrite
+from txmongo._ops.cursors import malformed
 from txmongo._ops.retry import (
     NO_WRITES_PERFORMED,
     OVERLOADED,
@@ -83,13 +84,17 @@ class ClientBulkOutcome:
         """Take results of single writes.
 
         :param start: the first write of their command.
+        :raises ProtocolError: one is not such as a server gives.
         """
-        for result in results:
-            index = start + result["idx"]
-            if result["ok"]:
-                self._add_success(index, result)
-            else:
-                self._add_error(index, result)
+        try:
+            for result in results:
+                index = start + result["idx"]
+                if result["ok"]:
+                    self._add_success(index, result)
+                else:
+                    self._add_error(index, result)
+        except (LookupError, TypeError):
+            raise malformed("bulkWrite") from None
 
     def _add_error(self, index: int, result: Mapping[str, Any]) -> None:
         write = self._writes[index]

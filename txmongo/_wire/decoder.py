@@ -44,8 +44,9 @@ Frame = bytes | bytearray
 #: Bytes of a message that came in pieces above which it is not copied into a ``bytes`` of its own.
 _LARGE: Final = 64 * 1024
 
-#: Bytes of a message for which room is made at once.
-ROOM: Final = 1024 * 1024
+#: Bytes of a message for which room is made at once. Measured with 16 MB of documents of 1.6 KB that are decoded
+#: whenever it is full: 512 KiB take 20 % less CPU time than 1 MiB and than 128 KiB.
+ROOM: Final = 512 * 1024
 
 
 class Decoder:

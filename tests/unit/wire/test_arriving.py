@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 from typing import Any
 
@@ -137,6 +138,41 @@ class BatchTests(SynchronousTestCase):
         message = message_of(batch(documents, field))
         arrival = Arrival(message, size, room)
         self.assertEqual(repr(arrival.reply()), repr(bson.decode(message[21:])))
+
+
+class GarbageTests(SynchronousTestCase):
+    """The collection of garbage waits while documents are decoded."""
+
+    def setUp(self) -> None:
+        self.addCleanup(gc.enable if gc.isenabled() else gc.disable)
+        self.seen: list[bool] = []
+
+        def decoded(document: Any) -> Any:
+            self.seen.append(gc.isenabled())
+            return document
+
+        decode = bson.decode
+        self.patch(bson, "decode", lambda *arguments: decoded(decode(*arguments)))
+
+    def test_waits(self) -> None:
+        """It is off meanwhile and on after that."""
+        gc.enable()
+        self.assertGreater(Arrival(message_of(batch(documents_of(20)))).taken, 10)
+        self.assertEqual(set(self.seen), {False})
+        self.assertTrue(gc.isenabled())
+
+    def test_after_a_failure(self) -> None:
+        """It is on again after documents that cannot be decoded."""
+        gc.enable()
+        message = message_of(batch(documents_of(20)))
+        self.assertEqual(Arrival(message.replace(b"\x10_id\0", b"\x55_id\0")).taken, 0)
+        self.assertTrue(gc.isenabled())
+
+    def test_off(self) -> None:
+        """Where the application has none it stays so."""
+        gc.disable()
+        self.assertGreater(Arrival(message_of(batch(documents_of(20)))).taken, 10)
+        self.assertFalse(gc.isenabled())
 
 
 class WholeTests(SynchronousTestCase):

@@ -19,14 +19,6 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.results import ClientBulkWriteResult
 from pymongo.server_api import ServerApi
-from pymongo.server_selectors import (
-    Selection,
-    any_server_selector,
-    arbiter_server_selector,
-    secondary_server_selector,
-    writable_server_selector,
-)
-from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.python.failure import Failure
@@ -40,6 +32,7 @@ from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
+from txmongo._deployment import DeploymentView
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.arguments import check_boolean, check_optional_mapping
@@ -56,7 +49,7 @@ from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.transactions import EndSessions
 from txmongo._ops.writes import write_options
-from txmongo._pymongo import SERVER_TYPE, MongoCredential, ServerMode
+from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
 from txmongo._sdam.topology import Topology
@@ -81,8 +74,6 @@ __all__ = [
 #: Seconds that disconnecting waits while the server hears which sessions are over. In time it forgets them by itself.
 _FAREWELL = 1.0
 
-_REPLICA_SETS = frozenset({TOPOLOGY_TYPE.ReplicaSetWithPrimary, TOPOLOGY_TYPE.ReplicaSetNoPrimary})
-
 
 class _Default(int):
     """A number that can be told from an equal one that somebody passed."""
@@ -101,7 +92,7 @@ def _default_reactor() -> Any:
     return reactor
 
 
-class ConnectionPool(LegacyClient, Generic[DocumentType]):
+class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
     """A client of one MongoDB deployment: a server, a replica set or a sharded cluster.
 
     ::
@@ -639,94 +630,6 @@ class ConnectionPool(LegacyClient, Generic[DocumentType]):
     def cluster_time(self) -> Mapping[str, Any] | None:
         """The highest ``$clusterTime`` document that a server has sent; ``None`` if none was sent."""
         return self._executor.sessions.cluster_clock.document
-
-    # --- the deployment ---
-
-    @property
-    def topology_description(self) -> TopologyDescription:
-        """What is known of the deployment at the moment."""
-        return self._topology.description
-
-    @property
-    def nodes(self) -> frozenset[Address]:
-        """The addresses of the servers that are known at the moment."""
-        description = self._topology.description
-        return frozenset(server.address for server in description.known_servers)
-
-    @property
-    def address(self) -> Deferred[Address | None]:
-        """The address of the one server, or of the primary.
-
-        :returns: a Deferred that fires with host and port, as soon as there is a server to write to. It fails with
-            :class:`~txmongo.errors.InvalidOperation` on a cluster with several mongos,
-            :class:`~txmongo.errors.ServerSelectionTimeoutError` if there is none within ``serverSelectionTimeoutMS``.
-        """
-        return self._writable().addCallback(self._only_address)
-
-    def _only_address(self, server: Server) -> Address:
-        description = self._topology.description
-        if description.topology_type == TOPOLOGY_TYPE.Sharded and len(description.server_descriptions()) > 1:
-            raise InvalidOperation("there is no one address: the client uses several mongos")
-        return server.address
-
-    @property
-    def primary(self) -> Deferred[Address | None]:
-        """The address of the primary of a replica set.
-
-        :returns: a Deferred that fires with host and port; with ``None`` if this is no replica set or it has no primary
-            at the moment. It waits for the first answer of a server and fails as :attr:`address`.
-        """
-        members = self._known().addCallback(self._members, writable_server_selector)
-        return members.addCallback(lambda addresses: next(iter(addresses), None))
-
-    @property
-    def secondaries(self) -> Deferred[set[Address]]:
-        """The addresses of the secondaries of a replica set; none if this is no replica set.
-
-        :returns: a Deferred that fires with a set. It waits for the first answer of a server and fails as
-            :attr:`address`.
-        """
-        return self._known().addCallback(self._members, secondary_server_selector)
-
-    @property
-    def arbiters(self) -> Deferred[set[Address]]:
-        """The addresses of the arbiters of a replica set; none if this is no replica set.
-
-        :returns: a Deferred that fires with a set. It waits for the first answer of a server and fails as
-            :attr:`address`.
-        """
-        return self._known().addCallback(self._members, arbiter_server_selector)
-
-    @property
-    def is_primary(self) -> Deferred[bool]:
-        """Whether the server can be written to: a standalone, a primary or a mongos.
-
-        :returns: a Deferred that fires with a bool; it fails as :attr:`address`.
-        """
-        return self._writable().addCallback(lambda server: server.description.is_writable)
-
-    @property
-    def is_mongos(self) -> Deferred[bool]:
-        """Whether this is a sharded cluster.
-
-        :returns: a Deferred that fires with a bool; it fails as :attr:`address`.
-        """
-        return self._writable().addCallback(lambda server: server.description.server_type == SERVER_TYPE.Mongos)
-
-    def _writable(self) -> Deferred[Server]:
-        return self._topology.select_server(writable_server_selector, operation="finding the server to write to")
-
-    def _known(self) -> Deferred[Server]:
-        """Wait until any server has answered."""
-        return self._topology.select_server(any_server_selector, operation="finding the servers")
-
-    def _members(self, _known: Server, selector: Any) -> set[Address]:
-        """The addresses of those members of a replica set that a selector of PyMongo's takes."""
-        description = self._topology.description
-        if description.topology_type not in _REPLICA_SETS:
-            return set()
-        selection = selector(Selection.from_topology_description(description))
-        return {server.address for server in selection.server_descriptions}
 
     # --- authentication ---
 

@@ -372,8 +372,14 @@ class SurvivalTests(FailoverTestCase):
     async def connect(self) -> None:
         """A client that tries nothing twice, and its empty collection."""
         self.cleared = Clearings()
+        # Often looked at, as the members know of no change after an error that is made up.
         self.client = ConnectionPool(
-            self.members.uri, appname=APP_NAME, event_listeners=[self.cleared], retryWrites=False, retryReads=False
+            self.members.uri,
+            appname=APP_NAME,
+            event_listeners=[self.cleared],
+            retryWrites=False,
+            retryReads=False,
+            heartbeatFrequencyMS=500,
         )
         self.addCleanup(self.client.disconnect)
         database = self.client.txmongo_failover

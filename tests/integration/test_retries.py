@@ -22,8 +22,13 @@ class ClearedTests(CollectionTestCase):
         await super().setUp()
         await self.things.insert_one({"_id": 0})
         self.pool = PoolEvents()
+        # Often looked at, as the server itself knows of no change: the errors are made up.
         self.one: Any = ConnectionPool(
-            self.uri, maxPoolSize=1, pipelining=False, event_listeners=[self.commands, self.pool]
+            self.uri,
+            maxPoolSize=1,
+            pipelining=False,
+            heartbeatFrequencyMS=500,
+            event_listeners=[self.commands, self.pool],
         )
         self.addCleanup(self.one.disconnect)
         await self.one

@@ -63,6 +63,10 @@ Execute = Callable[[Operation[Any]], "Deferred[Any]"]
 _USUAL_BATCH_SIZE = 100_000
 
 
+class _NothingToInsert(InvalidOperation, TypeError):
+    """There are no documents: TxMongo's class for that, and PyMongo's."""
+
+
 def documents_with_ids(documents: Any) -> tuple[list[Any], list[Any]]:
     """The documents of an ``insert_many`` as a list, each with an ``_id``, and those ids (raw BSON's left out).
 
@@ -72,7 +76,7 @@ def documents_with_ids(documents: Any) -> tuple[list[Any], list[Any]]:
         raise TypeError(f"documents must be a non-empty list, not {type(documents).__name__}")
     inserted = list(documents)
     if not inserted:
-        raise TypeError("documents must be a non-empty list, and it is empty")
+        raise _NothingToInsert("documents must be a non-empty list, and it is empty")
     ids = []
     for document in inserted:
         if not isinstance(document, dict):

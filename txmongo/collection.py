@@ -20,7 +20,6 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 
-from txmongo._collection.core import nothing
 from txmongo._collection.indexes import IndexMethods
 from txmongo._collection.writing import WritingMethods
 from txmongo._legacy.arguments import formerly, takes_full_response
@@ -592,13 +591,14 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
         comment: Any = None,
         encrypted_fields: Mapping[str, Any] | None = None,
         **timing: Unpack[Timing],
-    ) -> Deferred[None]:
+    ) -> Deferred[Mapping[str, Any]]:
         """Drop the collection with its indexes; that it does not exist is no error.
 
         :param comment: any BSON value, for the server's log and profiler.
         :param encrypted_fields: not supported: :class:`~txmongo.errors.ConfigurationError` if it is given.
-        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.WriteConcernError` if the
-            write concern could not be kept, and as every operation (see the class).
+        :returns: a Deferred that fires with the server's reply. It fails with
+            :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
+            (see the class).
         """
         check_session(session, self._sessions)
         if encrypted_fields is not None:
@@ -610,7 +610,7 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
             write_concern=self._write_concern,
             session=session,
         )
-        return self._execute_unless_missing(operation, timing).addCallback(nothing)
+        return self._execute_unless_missing(operation, timing)
 
     def rename(
         self, new_name: str, session: Any = None, comment: Any = None, **kwargs: Any

@@ -28,7 +28,7 @@ from txmongo._ops.bound_sessions import Binding, bind, unbind
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
 from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_time_expired
-from txmongo._ops.session_state import SessionState
+from txmongo._ops.session_state import SessionEnded, SessionState
 from txmongo._ops.timeouts import TimeLimit, Timing, check_timing, is_timeout, seconds_of, time_limit
 from txmongo._ops.transaction_state import Settled, TransactionState
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction
@@ -469,7 +469,7 @@ class ClientSession(SessionState):
 
     def _check_open(self) -> None:
         if self.has_ended:
-            raise InvalidOperation("Cannot use ended session")
+            raise SessionEnded("Cannot use ended session")
 
     # --- transactions ---
 

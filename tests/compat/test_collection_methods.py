@@ -15,7 +15,7 @@ from tests.compat.servers import CompatTestCase, on_every_server
 from txmongo import filter as qf
 from txmongo.collection import Collection
 from txmongo.database import Database
-from txmongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
+from txmongo.errors import CollectionInvalid, DuplicateKeyError, InvalidOperation, OperationFailure
 
 
 class TenCase(CompatTestCase):
@@ -263,6 +263,8 @@ class WriteTests(TenCase):
         self.assertEqual((await self.things.insert_one({"_id": 50})).inserted_id, 50)
         result = await self.things.insert_many([{"_id": 51}, {"_id": 52}], False)
         self.assertEqual(result.inserted_ids, [51, 52])
+        for kind in (InvalidOperation, TypeError):
+            self.assertRaises(kind, self.things.insert_many, [])
         await self.failure(self.things.insert_one({"_id": 50}), DuplicateKeyError)
 
     async def test_updates(self) -> None:
@@ -307,7 +309,9 @@ class IndexTests(TenCase):
         self.assertEqual(await self.things.create_index(qf.DESCENDING("z")), "z_-1")
         self.assertEqual(await self.things.create_index(("w", -1)), "w_-1")
         information = await self.things.index_information()
-        self.assertEqual(information["both"]["key"], [("x", 1), ("y", -1)])
+        for keys in ([("x", 1), ("y", -1)], {"x": 1, "y": -1}, SON([("x", 1), ("y", -1)])):
+            self.assertEqual(information["both"]["key"], keys)
+        self.assertEqual((information["both"]["name"], information["both"]["key"]["y"]), ("both", -1))
         self.assertTrue(information["both"]["sparse"])
         self.assertEqual(information["_id_"]["key"], [("_id", 1)])
 
@@ -347,11 +351,11 @@ class IndexTests(TenCase):
         """drop_index takes a name or keys; drop_indexes drops all but that on _id."""
         for keys in ("a", "b", "c", "d"):
             await self.things.create_index(keys)
-        await self.things.drop_index("a_1")
+        self.assertEqual((await self.things.drop_index("a_1"))["nIndexesWas"], 5)
         await self.things.drop_index(qf.sort(qf.ASCENDING("b")))
         await self.things.drop_index(index_identifier="c_1")
         self.assertEqual(sorted(await self.things.index_information()), ["_id_", "d_1"])
-        await self.things.drop_indexes()
+        self.assertEqual((await self.things.drop_indexes())["ok"], 1)
         self.assertEqual(sorted(await self.things.index_information()), ["_id_"])
 
     async def test_missing(self) -> None:
@@ -432,8 +436,8 @@ class WholeTests(TenCase):
 
     async def test_drop(self) -> None:
         """drop(), of what is there and what is not."""
-        await self.things.drop()
-        await self.things.drop()
+        self.assertEqual((await self.things.drop())["ns"], "txmongo_compat.things")
+        self.assertIn("ok", await self.things.drop())
         self.assertEqual(await self.things.count(), 0)
 
     async def test_filemd5(self) -> None:

@@ -170,7 +170,9 @@ class SessionTests(CompatTestCase):
         self.assertEqual(self.sent("find")[0]["lsid"], session.session_id)
         await session.end_session()
         self.assertTrue(session.is_ended)
-        self.assertRaises(InvalidOperation, self.things.insert_one, {}, session=session)
+        for kind in (InvalidOperation, ValueError):
+            self.assertRaises(kind, self.things.insert_one, {}, session=session)
+            self.assertRaises(kind, session.start_transaction)
 
     async def test_transactions(self) -> None:
         """start_transaction, by itself or as a context; commit_transaction, abort_transaction; in_transaction()."""

@@ -400,7 +400,8 @@ class ManagementTests(CollectionTestCase):
         self.assertEqual(await self.things.create_index([("a", 1), ("b", -1)], unique=True), "a_1_b_-1")
         self.assertEqual(await self.things.create_index("c", collation=CASELESS, name="mine"), "mine")
         information = await self.things.index_information()
-        self.assertEqual(information["a_1_b_-1"], {"v": 2, "key": [("a", 1), ("b", -1)], "unique": True})
+        described = {"v": 2, "key": [("a", 1), ("b", -1)], "name": "a_1_b_-1", "unique": True}
+        self.assertEqual(information["a_1_b_-1"], described)
         self.assertEqual(set(information), {"_id_", "a_1_b_-1", "mine"})
         await self.things.drop_index([("a", 1), ("b", -1)])
         await self.failure(self.things.drop_index("a_1_b_-1"), OperationFailure)

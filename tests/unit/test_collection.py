@@ -822,7 +822,8 @@ class IndexTests(CollectionCase):
 
     def test_drop_index(self) -> None:
         """An index is dropped by its name or by its keys."""
-        self.assertIsNone(self.successResultOf(self.things.drop_index("a_1", comment="c", maxTimeMS=5)))
+        reply = self.successResultOf(self.things.drop_index("a_1", comment="c", maxTimeMS=5))
+        self.assertEqual(reply["ok"], 1)
         self.assertEqual(self.sent(), {"dropIndexes": "things", "index": "a_1", "comment": "c", "maxTimeMS": 5})
         self.assertEqual(self.sent(self.things.drop_index([("a", 1), ("b", -1)]))["index"], "a_1_b_-1")
         self.assertEqual(self.sent(self.things.drop_indexes())["index"], "*")
@@ -830,8 +831,8 @@ class IndexTests(CollectionCase):
 
     def test_drop_index_of_nothing(self) -> None:
         """That the collection does not exist is no error; that the index does not is one."""
-        self.client.replies = [OperationFailure("ns not found", 26)]
-        self.assertIsNone(self.successResultOf(self.things.drop_index("a_1")))
+        self.client.replies = [OperationFailure("ns not found", 26, {"ok": 0, "code": 26})]
+        self.assertEqual(self.successResultOf(self.things.drop_index("a_1")), {"ok": 0, "code": 26})
         self.client.replies = [OperationFailure("index not found", 27)]
         self.failureResultOf(self.things.drop_index("a_1"), OperationFailure)
 
@@ -854,10 +855,12 @@ class IndexTests(CollectionCase):
         self.assertEqual(self.sent(), {"listIndexes": "things", "cursor": {}, "comment": "c"})
 
     def test_index_information(self) -> None:
-        """index_information is by name, with pairs for keys."""
+        """index_information is by name, with pairs for keys, which can be read as a mapping."""
         self.client.replies = [batch_reply({"v": 2, "key": {"a": 1, "b": -1}, "name": "mine", "unique": True})]
         information = self.successResultOf(self.things.index_information())
-        self.assertEqual(information, {"mine": {"v": 2, "key": [("a", 1), ("b", -1)], "unique": True}})
+        described = {"v": 2, "key": [("a", 1), ("b", -1)], "name": "mine", "unique": True}
+        self.assertEqual(information, {"mine": described})
+        self.assertEqual(information["mine"]["key"]["b"], -1)
 
 
 class SearchIndexTests(CollectionCase):
@@ -967,14 +970,15 @@ class ManagementTests(CollectionCase):
     def test_drop(self) -> None:
         """drop sends the write concern and comment."""
         durable = self.things.with_options(write_concern=WriteConcern(w=2))
-        self.assertIsNone(self.successResultOf(durable.drop(comment="c")))
+        self.assertEqual(self.successResultOf(durable.drop(comment="c"))["ok"], 1)
         self.assertEqual(self.sent(), {"drop": "things", "comment": "c", "writeConcern": {"w": 2}})
         self.refused(ConfigurationError, "encrypted_fields", self.things.drop, encrypted_fields={})
 
     def test_drop_of_nothing(self) -> None:
         """To drop what does not exist is no error; other errors are."""
-        self.client.replies = [OperationFailure("ns not found", 26), OperationFailure("no", 13)]
-        self.assertIsNone(self.successResultOf(self.things.drop()))
+        missing = OperationFailure("ns not found", 26, {"ok": 0, "code": 26})
+        self.client.replies = [missing, OperationFailure("no", 13)]
+        self.assertEqual(self.successResultOf(self.things.drop()), {"ok": 0, "code": 26})
         self.failureResultOf(self.things.drop(), OperationFailure)
 
     def test_rename(self) -> None:

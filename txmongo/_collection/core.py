@@ -118,14 +118,15 @@ class CollectionCore(Generic[DocumentType]):
         return self._database.client._executor.within(self._timeout, timing, session)
 
     def _execute_unless_missing(self, operation: Operation[Any], timing: Mapping[str, Any]) -> Deferred[Any]:
-        """Run an operation for which it is as good if the collection does not exist."""
+        """Run an operation for which it is as good if the collection does not exist; the reply says if so."""
         return self._begin(timing, operation.session)(operation).addErrback(_ignore_missing)
 
 
-def _ignore_missing(failure: Failure) -> Failure | None:
+def _ignore_missing(failure: Failure) -> Failure | Mapping[str, Any] | None:
     error = failure.value
-    missing = isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND
-    return None if missing else failure
+    if isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND:
+        return error.details
+    return failure
 
 
 def nothing(_: Any) -> None:

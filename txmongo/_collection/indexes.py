@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo._collection.core import NAMESPACE_NOT_FOUND, CollectionCore, nothing
 from txmongo._legacy.arguments import also_named, index_arguments
+from txmongo._legacy.keys import KeyPairs
 from txmongo._ops.arguments import check_mapping, index_document, index_name, read_fields, with_comment
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
@@ -93,14 +94,15 @@ class IndexMethods(CollectionCore[DocumentType]):
     @also_named(index_identifier="index_or_name")
     def drop_index(
         self, index_or_name: IndexKeys, session: Any = None, comment: Any = None, **kwargs: Any
-    ) -> Deferred[None]:
+    ) -> Deferred[Mapping[str, Any]]:
         """Drop an index; that the collection does not exist is no error.
 
         :param index_or_name: the index's name, or its keys as given to :meth:`create_index` without a name.
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the command, such as ``maxTimeMS``.
-        :returns: a Deferred that fires with ``None``. It fails with :class:`~txmongo.errors.OperationFailure` (code 27)
-            if there is no such index, and as that of :meth:`create_index`.
+        :returns: a Deferred that fires with the server's reply. It fails with
+            :class:`~txmongo.errors.OperationFailure` (code 27) if there is no such index, and as that of
+            :meth:`create_index`.
         """
         check_session(session, self._sessions)
         name = index_or_name
@@ -115,14 +117,14 @@ class IndexMethods(CollectionCore[DocumentType]):
             write_concern=self._write_concern,
             session=session,
         )
-        return self._execute_unless_missing(operation, timing).addCallback(nothing)
+        return self._execute_unless_missing(operation, timing)
 
-    def drop_indexes(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[None]:
+    def drop_indexes(self, session: Any = None, comment: Any = None, **kwargs: Any) -> Deferred[Mapping[str, Any]]:
         """Drop all indexes but that on ``_id``; that the collection does not exist is no error.
 
         :param comment: any BSON value, for the server's log and profiler.
         :param kwargs: further fields of the command, such as ``maxTimeMS``.
-        :returns: a Deferred that fires with ``None``. It fails as that of :meth:`create_index`.
+        :returns: a Deferred that fires with the server's reply. It fails as that of :meth:`create_index`.
         """
         return self.drop_index("*", session, comment, **kwargs)
 
@@ -163,9 +165,11 @@ class IndexMethods(CollectionCore[DocumentType]):
     ) -> Deferred[dict[str, Any]]:
         """The indexes by name, their keys as lists of ``(key, direction)`` pairs.
 
+        A list of them may be read as the mapping of keys to directions that it is in TxMongo: ``keys["_id"]``.
+
         :param comment: any BSON value, for the server's log and profiler.
-        :returns: a Deferred that fires with a dict such as ``{"_id_": {"v": 2, "key": [("_id", 1)]}}``. It fails as
-            every operation (see the class).
+        :returns: a Deferred that fires with a dict such as ``{"_id_": {"v": 2, "key": [("_id", 1)], "name": "_id_"}}``.
+            It fails as every operation (see the class).
         """
         return self.list_indexes(session, comment, **timing).addCallback(_information)
 
@@ -308,12 +312,7 @@ def _names(indexes: list[MutableMapping[str, Any]]) -> list[str]:
 
 
 def _information(indexes: list[MutableMapping[str, Any]]) -> dict[str, Any]:
-    information = {}
-    for index in indexes:
-        description = dict(index)
-        description["key"] = list(description["key"].items())
-        information[description.pop("name")] = description
-    return information
+    return {index["name"]: {**index, "key": KeyPairs(index["key"].items())} for index in indexes}
 
 
 def _check_index_name(name: Any) -> None:

@@ -58,6 +58,10 @@ _CAUSAL_COMMANDS = frozenset(
 )
 
 
+class SessionEnded(InvalidOperation, ValueError):
+    """A session is to be used after its end: PyMongo's class for that, and TxMongo's."""
+
+
 class CommandKind(enum.Enum):
     """What sort of command an operation is, as far as sessions treat it in a way of its own."""
 
@@ -200,7 +204,7 @@ class SessionState:
         :raises InvalidOperation: either.
         """
         if self.ended:
-            raise InvalidOperation("Cannot use ended session")
+            raise SessionEnded("Cannot use ended session")
         if self._owner is not owner:
             raise InvalidOperation("Can only use session with the client that started it")
 

@@ -21,7 +21,14 @@ from tests.integration.servers import CollectionTestCase, replica_set
 from txmongo._testing.den import wait_until
 from txmongo.change_stream import ChangeStream
 from txmongo.connection import ConnectionPool
-from txmongo.errors import InvalidOperation, OperationFailure, PyMongoError, TimeExceeded
+from txmongo.errors import (
+    AutoReconnect,
+    DuplicateKeyError,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    TimeExceeded,
+)
 from txmongo.testing import FaultProxy, ReplicaSet
 
 #: Milliseconds that the server waits for a change: long enough for no test to depend on it, and short where none comes.
@@ -169,6 +176,7 @@ class ChangesTests(StreamCase):
 
     async def test_images(self) -> None:
         """Documents as they were before and after, where the collection keeps them."""
+        await self.needs("images", 6, 0)
         database = self.client.txmongo_tests
         await self.things.drop()
         await database.create_collection("things", changeStreamPreAndPostImages={"enabled": True})
@@ -182,6 +190,7 @@ class ChangesTests(StreamCase):
 
     async def test_expanded_events(self) -> None:
         """On demand there are events of indexes too."""
+        await self.needs("expanded events", 6, 0)
         async with await self.watched.watch(show_expanded_events=True) as stream:
             await self.things.create_index("x")
             self.assertEqual(kinds(await take(stream, 1)), ["createIndexes"])
@@ -536,10 +545,16 @@ class FailoverTests(TestCase):
         for lose in (self.step_down, self.kill):
             before = self.count
             await lose()
-            await wait_until(reactor, lambda before=before: self.count > before + 20, 60, "nothing is written")
+
+            def goes_on(before: int = before) -> Any:
+                # If the writer or a stream has failed, that is what is to be told.
+                ended = next((each for each in (writing, *followed) if each.called), None)
+                return ended or self.count > before + 20
+
+            await wait_until(reactor, goes_on, 60, "nothing is written")
         self.writing = False
         await writing
-        await self.things.insert_one({"_id": "last"})
+        await self.insert("last")
         await defer.gatherResults(followed)
         expected = list(range(self.count))
         self.assertEqual(seen, [expected, expected])
@@ -559,8 +574,19 @@ class FailoverTests(TestCase):
     async def write(self) -> None:
         """Insert one number after the other."""
         while self.writing:
-            await self.things.insert_one({"_id": self.count})
+            await self.insert(self.count)
             self.count += 1
+
+    async def insert(self, number: Any) -> None:
+        """Insert one, however often the primary is lost meanwhile."""
+        while True:
+            try:
+                await self.things.insert_one({"_id": number})
+            except DuplicateKeyError:
+                return
+            except AutoReconnect:
+                continue
+            return
 
     async def step_down(self) -> None:
         """The primary hands over."""

@@ -1,7 +1,7 @@
 """Prose tests of the change streams specification, on a replica set.
 
 Left out: 5, 10, 15 and 16, which were removed; 9 and 12, which are about servers older than any that is spoken to (what
-the driver would do is in ``tests/unit``); 19, which wants a newer server than 6.0.5.
+the driver would do is in ``tests/unit``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from pymongo import monitoring
 from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
 from twisted.internet import defer
 
 from tests.integration.prose.events import CommandEvents
@@ -18,6 +19,7 @@ from txmongo.change_stream import ChangeStream
 from txmongo.connection import ConnectionPool
 from txmongo.errors import OperationFailure
 
+MAJORITY = WriteConcern(w="majority")
 RESUMABLE = {"errorCode": 6, "errorLabels": ["ResumableChangeStreamError"]}
 
 
@@ -54,8 +56,8 @@ class ChangeStreamTests(CollectionTestCase):
         return [command["pipeline"][0]["$changeStream"] for command in self.events.started_commands("aggregate")]
 
     async def insert(self, *numbers: int) -> None:
-        """Make changes."""
-        await self.things.insert_many([{"_id": number} for number in numbers])
+        """Make changes, and see them spread: only then are they in a first batch."""
+        await self.things.with_options(write_concern=MAJORITY).insert_many([{"_id": number} for number in numbers])
 
     async def test_tracks_1(self) -> None:
         """The token follows the changes."""
@@ -186,7 +188,7 @@ class ChangeStreamTests(CollectionTestCase):
         stream = await self.watch()
         token = stream.resume_token
         async with self.client.start_session() as session:
-            await self.things.insert_one({"_id": 1}, session=session)
+            await self.things.with_options(write_concern=MAJORITY).insert_one({"_id": 1}, session=session)
             time = session.operation_time
         for option in ("start_after", "resume_after"):
             stream = await self.watch(**{option: token})
@@ -226,6 +228,19 @@ class ChangeStreamTests(CollectionTestCase):
         [stage] = self.stages()
         self.assertEqual(list(stage), ["resumeAfter"])
         self.assertNotEqual(stage["resumeAfter"], change["documentKey"])
+
+    async def test_large_events_19(self) -> None:
+        """A change that is too large for one document comes in parts, if the pipeline says so."""
+        await self.needs("splitting of large events", 6, 0, 9)
+        await self.things.drop()
+        await self.client.txmongo_tests.create_collection("things", changeStreamPreAndPostImages={"enabled": True})
+        await self.things.insert_one({"value": "q" * 10 * 1024 * 1024})
+        stream = await self.watch(
+            pipeline=[{"$changeStreamSplitLargeEvent": {}}], full_document_before_change="required"
+        )
+        await self.things.update_one({}, {"$set": {"value": "z" * 10 * 1024 * 1024}})
+        parts = [(await stream.next())["splitEvent"] for _ in range(2)]
+        self.assertEqual(parts, [{"fragment": 1, "of": 2}, {"fragment": 2, "of": 2}])
 
     async def test_network_error(self) -> None:
         """A connection that is closed is an error that allows it too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pymongo.monitoring import (
@@ -14,11 +15,12 @@ from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
+from txmongo._testing.den import wait_until
 from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
 from txmongo.testing import Mongod, ReplicaSet
 
-__all__ = ["CollectionTestCase", "Commands", "replica_set", "standalone"]
+__all__ = ["CollectionTestCase", "Commands", "freeze", "replica_set", "standalone"]
 
 _PARAMETERS = {"enableTestCommands": 1}
 _running: dict[str, Any] = {}
@@ -40,6 +42,19 @@ async def replica_set() -> ReplicaSet:
         _running["replica_set"] = await ReplicaSet(reactor, 1, parameters=_PARAMETERS).start()
     members: ReplicaSet = _running["replica_set"]
     return members
+
+
+async def freeze(members: ReplicaSet, member: Mongod) -> None:
+    """Freeze a member, and wait until all its threads have stopped: a busy machine takes a while for that."""
+    members.freeze(member)
+    await wait_until(reactor, lambda: all(state == "T" for state in _states(member)), 20, f"{member!r} did not freeze")
+
+
+def _states(member: Mongod) -> list[str]:
+    """What each thread of a server does, in a letter, where the system tells."""
+    tasks = Path(f"/proc/{member.pid}/task")
+    stats = [(task / "stat").read_text() for task in tasks.iterdir()] if tasks.exists() else []
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 class Commands(CommandListener):

@@ -8,7 +8,7 @@ from pymongo import monitoring
 from twisted.internet import defer, endpoints, protocol, reactor
 from twisted.internet.task import deferLater
 
-from tests.integration.servers import CollectionTestCase, replica_set
+from tests.integration.servers import CollectionTestCase, freeze, replica_set
 from txmongo.connection import ConnectionPool
 from txmongo.errors import PyMongoError
 
@@ -171,8 +171,8 @@ class CancelTests(CollectionTestCase):
         await self.coll.update_one({"_id": 0}, {"$set": {"x": 1}}, session=session)
         cursor = self.coll.find(batch_size=1)
         members = await replica_set()
-        members.freeze(members.members[0])
         self.addCleanup(members.thaw, members.members[0])
+        await freeze(members, members.members[0])
         operations = [
             self.coll.insert_one({}),
             self.coll.find_one({}),

@@ -23,7 +23,7 @@ from txmongo._cmap.pool import Pool
 from txmongo._settings import parse_settings
 from txmongo._testing.den import wait_until
 from txmongo.connection import ConnectionPool
-from txmongo.errors import AutoReconnect, OperationFailure, PyMongoError
+from txmongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, PyMongoError
 from txmongo.testing import FaultProxy, Mongod, ReplicaSet
 from txmongo.types import Address
 
@@ -151,6 +151,8 @@ class FailoverTestCase(TestCase):
             except OperationFailure as error:
                 if error.code != NOBODY_CAUGHT_UP:
                     raise
+            except NotPrimaryError:
+                return  # it has stepped down by itself
             else:
                 return
 

@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.monitoring import PoolClearedEvent
 from twisted.internet import defer
 
-from tests.integration.servers import Commands
+from tests.integration.servers import Commands, freeze
 from tests.integration.test_failover import APP_NAME, Clearings, FailoverTestCase
 from tests.integration.workload import MAJORITY
 from txmongo.connection import ConnectionPool
@@ -77,7 +77,7 @@ class WriteTests(SupersededTestCase):
 
     async def count_all(self) -> list[tuple[bytes, int]]:
         """Freeze, then increase every counter; by which session and number each was sent at first."""
-        self.members.freeze(self.primary)
+        await freeze(self.members, self.primary)
         self.commands.sent.clear()
         updates = [self.things.update_one({"_id": number}, {"$inc": {"count": 1}}) for number in range(WRITES)]
         sent = self.identities()
@@ -98,7 +98,7 @@ class WriteTests(SupersededTestCase):
         self.assertEqual(await self.counts(), {1})
         everything = self.identities()
         self.assertEqual(len(set(everything)), WRITES)
-        self.assertEqual([identity for identity in in_flight if everything.count(identity) != 2], [])
+        self.assertEqual([identity for identity in in_flight if everything.count(identity) < 2], [])
         idle = {bytes(session.lsid["id"]) for session in self.client._executor.sessions.pool._idle}
         self.assertEqual(idle & {lsid for lsid, _ in in_flight}, set())
         await self.end()
@@ -185,7 +185,7 @@ class OtherTests(SupersededTestCase):
         session = self.client.start_session()
         whole = session.with_transaction(work)
         await in_callback
-        self.members.freeze(self.primary)
+        await freeze(self.members, self.primary)
         operation, commit = self.count(0, inside), at_commit.commit_transaction()
         frozen.callback(None)
         error = await self.error(operation)
@@ -206,7 +206,7 @@ class OtherTests(SupersededTestCase):
         await self.connect()
         session = await self.begin_transaction(0)
         await self.fail_next_commit()
-        self.members.freeze(self.primary)
+        await freeze(self.members, self.primary)
         error = await self.error(session.commit_transaction())
         self.assertIsInstance(error, AutoReconnect)
         self.assertTrue(error.has_error_label("UnknownTransactionCommitResult"))
@@ -223,7 +223,7 @@ class OtherTests(SupersededTestCase):
         cursor = self.things.find({}, batch_size=10)
         await cursor.next_batch()
         self.commands.sent.clear()
-        self.members.freeze(self.primary)
+        await freeze(self.members, self.primary)
         written = self.things.update_many({"_id": 0}, {"$inc": {"count": 1}})
         more = cursor.next_batch()
         command = self.client.admin.command("ping")

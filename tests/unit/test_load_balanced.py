@@ -138,6 +138,32 @@ class CursorTests(LoadBalancedCase):
         self.assertEqual(self.free(), (2, 2))
         self.assertEqual((self.ways("find", "getMore"), self.ways("insert")), ([1, 1], [2]))
 
+    def test_other_pools(self) -> None:
+        """It is the same in a pool of so many connections, and in one that is not shared."""
+        for options in ({"pool_size": 3}, {"pipelining": False}):
+            self.server.received.clear()
+            self.balanced(**options)
+            cursors = [self.things.find() for _ in range(2)]
+            for cursor in cursors:
+                self.result(cursor.next_batch())
+            session = self.begin()
+            for cursor in cursors:
+                self.result(cursor)
+            self.result(session.commit_transaction())
+            self.assertEqual(self.ways("find"), self.ways("getMore"))
+            self.assertEqual(self.ways("insert"), self.ways("commitTransaction"))
+            self.assertEqual(len(set(self.ways("find", "insert"))), 3)
+            self.assertEqual(self.free(), (3, 2))
+            self.result(session.end_session())
+            self.assertEqual(self.free(), (3, 3))
+
+    def test_tried_again(self) -> None:
+        """If the connection is lost while it is made, it is made on another one, and stays there."""
+        self.server.answer("find", Behaviour.HANG_UP, batch(7, 1, 2))
+        self.assertEqual(len(self.result(self.things.find())), 3)
+        self.assertEqual(self.ways("find", "getMore"), [1, 2, 2])
+        self.assertEqual(self.free(), (1, 1))
+
     def test_one_batch(self) -> None:
         """One that the server does not keep keeps nothing."""
         self.server.answer("find", batch(0, 1))

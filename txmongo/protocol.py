@@ -404,9 +404,10 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         """Cut the connection at once; what waits fails because of ``reason``, and new requests are refused with it."""
         if self._abort_reason is None:
             self._abort_reason = reason
-        abort = getattr(self.transport, "abortConnection", None)
-        if abort is not None:
-            abort()
+        transport = self.transport
+        if transport is not None:
+            # Not every transport can be aborted, such as a process's.
+            getattr(transport, "abortConnection", transport.loseConnection)()
 
     def close(self) -> None:
         """Close the connection after what was written has left; new requests are refused."""

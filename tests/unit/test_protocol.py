@@ -58,6 +58,18 @@ class AbortableTransport(StringTransport):
         self.aborted = True
 
 
+class Gentle:
+    """A transport that cannot be aborted."""
+
+    disconnecting = False
+
+    def write(self, data: bytes) -> None:
+        """Into the void."""
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+
 class DirectTransport(AbortableTransport):
     """A transport that can be written to at once, as TCP can; it takes ``room`` bytes of each such write."""
 
@@ -621,6 +633,17 @@ class LossTests(SynchronousTestCase):
         self.assertTrue(transport.disconnecting)
         self.failureResultOf(protocol.send_msg(ping(), DEFAULT, None), AutoReconnect)
         MongoProtocol().close()
+
+    def test_abort_gently(self) -> None:
+        """A transport that cannot be aborted is closed; a protocol without one only notes the reason."""
+        protocol = MongoProtocol()
+        transport: Any = Gentle()
+        protocol.makeConnection(transport)
+        protocol.abort(ValueError("the end"))
+        self.assertTrue(transport.disconnecting)
+        unconnected = MongoProtocol()
+        unconnected.abort(ValueError("the end"))
+        self.assertIn("the end", str(self.failureResultOf(unconnected.send_query(Query()), AutoReconnect).value))
 
     def test_close_after_abort(self) -> None:
         """The first reason stands."""

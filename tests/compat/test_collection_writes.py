@@ -293,3 +293,34 @@ class DisconnectedTests(CompatTestCase):
         ):
             self.assertIsInstance(writing, defer.Deferred)
             await self.failure(writing, AutoReconnect)
+
+
+@on_every_server
+class SafeTests(CompatTestCase):
+    """The argument safe of insert, update, save and remove."""
+
+    async def test_concerns(self) -> None:
+        """Explicit options win; safe=True is the inherited concern if that is acknowledged, else the server's default;
+        safe=False is w=0; None is the inherited concern."""
+        majority, nothing = WriteConcern("majority"), WriteConcern(0)
+        rules: list[tuple[WriteConcern, dict[str, Any], Any]] = [
+            (majority, {"safe": False, "w": 1, "j": True}, {"w": 1, "j": True}),
+            (majority, {"safe": False, "wtimeout": 9000}, {"wtimeout": 9000}),
+            (majority, {"safe": True}, {"w": "majority"}),
+            (nothing, {"safe": True}, None),
+            (majority, {"safe": False}, {"w": 0}),
+            (nothing, {}, {"w": 0}),
+            (majority, {"safe": None}, {"w": "majority"}),
+        ]
+        for inherited, options, expected in rules:
+            things = self.things.with_options(write_concern=inherited)
+            for method, arguments, command in (
+                (things.insert, ({},), "insert"),
+                (things.update, ({}, {"$set": {"x": 1}}), "update"),
+                (things.save, ({"_id": 1},), "update"),
+                (things.remove, ({"_id": 2},), "delete"),
+            ):
+                self.commands.sent.clear()
+                await self.deprecated(method, *arguments, **options)
+                (sent,) = self.sent(command)
+                self.assertEqual(sent.get("writeConcern"), expected, (method.__name__, inherited, options))

@@ -82,7 +82,11 @@ class BalancerProcess:
 
     def stop(self) -> None:
         """End it; it ends as well when its input does."""
-        self._process.communicate()
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
 
 
 class _End(protocol.Protocol):

@@ -2,8 +2,9 @@
 
 Where nothing of it may be in the reactor between two cases it runs in a process of its own: :class:`BalancerProcess`.
 
-A mongod does not answer as one of the servers behind such a balancer, so the greeting is changed on its way: what asks
-for the balancer is taken out, and the answer names a service. All else passes through as it is.
+A mongod does not answer as a mongos behind such a balancer does, so some messages are changed on their way. What asks
+for the balancer is taken out of the greeting, whose answer names a service; answers in transactions have a
+``recoveryToken``. All else passes through as it is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from txmongo._wire.decoder import Decoder, Frame, decode_message
 from txmongo._wire.op_msg import Msg
 
 __all__ = ["Balancer", "BalancerProcess"]
+
+
+RECOVERY_TOKEN = {"recoveryToken": {"recoveryShardId": "the only one"}}
 
 
 class Balancer:
@@ -122,7 +126,8 @@ class _Front(_End):
     def __init__(self, balancer: Balancer) -> None:
         super().__init__()
         self.balancer = balancer
-        self.greetings: set[int] = set()
+        #: What is added to the answers that are still to come, by the ids of the requests.
+        self.additions: dict[int, dict[str, Any]] = {}
         self._early: list[Frame] = []
         self._connecting: Any = None
         self._gone = Broadcast()
@@ -156,9 +161,11 @@ class _Front(_End):
         if not isinstance(message, Msg):
             return frame
         command = bson.decode(message.body)
+        if "autocommit" in command:
+            self.additions[message.request_id] = RECOVERY_TOKEN
         if next(iter(command)) != "hello":
             return frame
-        self.greetings.add(message.request_id)
+        self.additions[message.request_id] = {"serviceId": self.service}
         command.pop("loadBalanced", None)
         return Msg.create(command).encode(message.request_id)
 
@@ -198,13 +205,12 @@ class _Back(_End):
         self._front.check()
 
     def changed(self, frame: Frame) -> Frame:
-        """With the service in the answer to a greeting."""
+        """With what a mongos would say beside."""
         message = decode_message(frame)
-        greetings = self._front.greetings
-        if not isinstance(message, Msg) or message.response_to not in greetings:
+        additions = self._front.additions
+        if not isinstance(message, Msg) or message.response_to not in additions:
             return frame
-        greetings.discard(message.response_to)
-        reply = {**bson.decode(message.body), "serviceId": self._front.service}
+        reply = {**bson.decode(message.body), **additions.pop(message.response_to)}
         return Msg.create(reply, response_to=message.response_to).encode(message.request_id)
 
 

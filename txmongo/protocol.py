@@ -208,6 +208,9 @@ class _Waiter:
         """What the Deferred fires with for a reply."""
         return reply
 
+    def drop(self, reply: Any) -> None:
+        """A reply has come, and nobody waits for it."""
+
     def cancelled(self, _deferred: Deferred[Any]) -> None:
         """The caller gave up; Deferred.cancel fails it with CancelledError after this returns."""
         self.deferred = None
@@ -219,10 +222,11 @@ class _Waiter:
 class _CommandWaiter(_Waiter):
     """A command of :meth:`MongoProtocol.send_msg` in flight; it reads its own reply, which saves a callback."""
 
-    # Only _BatchWaiter has a batch; the place is here so that a waiter can become one.
-    __slots__ = ("allowable_errors", "batch", "check", "clock", "codec_options", "user_fields")
+    # Only _BatchWaiter has a batch, only _LateWaiter has on_late; the places are here so that a waiter can become one.
+    __slots__ = ("allowable_errors", "batch", "check", "clock", "codec_options", "on_late", "user_fields")
 
     batch: ArrivingBatch
+    on_late: Callable[[bytes], None]
 
     def __init__(
         self,
@@ -277,6 +281,17 @@ class _BatchWaiter(_CommandWaiter):
         document = _document(reply.body, self.codec_options, self.user_fields, False, None)
         self.batch.complete(document)
         return _checked(document, self.check, self.allowable_errors)
+
+
+class _LateWaiter(_CommandWaiter):
+    """A command in flight for which nobody waits, but whose reply somebody is to see all the same."""
+
+    __slots__ = ()
+
+    def drop(self, reply: Any) -> None:
+        """Show it, if it is one."""
+        if isinstance(reply, OpMsg):
+            self.on_late(bytes(reply.body))
 
 
 class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
@@ -568,6 +583,17 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
                     deferred.callback(document)
                 return
 
+    def expect_late(self, request_id: int, on_late: Callable[[bytes], None]) -> None:
+        """Have the reply looked at that comes for a request of :meth:`send_msg` for which nobody waits any more.
+
+        :param request_id: its own; one that is not in flight, or that was not sent by that method, is of no account.
+        :param on_late: called with the reply's document in BSON; never, if the connection is lost before.
+        """
+        for waiter in self._waiters:
+            if waiter.request_id == request_id and isinstance(waiter, _CommandWaiter):
+                waiter.__class__ = _LateWaiter
+                waiter.on_late = on_late
+
     def _write_request(self, data: bytes, waiter: _Waiter) -> Deferred[Any]:
         """Register the waiter, then write: a reply can never come for an unknown request."""
         waiters = self._waiters
@@ -858,6 +884,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if deferred is None:
             if self.late_reply_hook is not None:
                 self.late_reply_hook()
+            waiter.drop(reply)
             return
         waiter.deferred = None
         if waiter.on_reply is not None:

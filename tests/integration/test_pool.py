@@ -92,6 +92,30 @@ class PoolTests(TestCase):
         self.assertLess(took, 2.5)
         self.assertEqual(await slow, {"_id": 0})
 
+    async def test_moved_cursors(self) -> None:
+        """Of two copies of a read that were both carried out, the one that came too late leaves no cursor behind."""
+        client = await self.client(maxPoolSize=2)
+        await self.things.insert_many([{"_id": number} for number in range(1, 20)])
+
+        async def open_cursors() -> int:
+            status = await client.admin.command("serverStatus")
+            return int(status["metrics"]["cursor"]["open"]["total"])
+
+        before = await open_cursors()
+        await defer.gatherResults([self.things.find({}, batch_size=5).to_list() for _ in range(40)])
+        slow = self.slow(300)
+        cursors = [self.things.find({}, batch_size=5) for _ in range(20)]
+        batches = await defer.gatherResults([cursor.next_batch() for cursor in cursors])
+        self.assertEqual([len(batch) for batch in batches], [5] * 20)
+        await slow
+        await defer.gatherResults([cursor.close() for cursor in cursors])
+        for _ in range(100):
+            if await open_cursors() <= before:
+                break
+            await task.deferLater(reactor, 0.05)  # type: ignore[arg-type]
+        else:
+            self.fail(f"{await open_cursors() - before} cursors are left open")
+
     async def test_unacknowledged_writes_are_seen(self) -> None:
         """A read sees the unacknowledged write before it, though other connections are idle."""
         await self.client(minPoolSize=4)

@@ -394,6 +394,52 @@ class CancelTests(SynchronousTestCase):
         self.assertEqual(protocol.in_flight, 0)
 
 
+class LateReplyTests(SynchronousTestCase):
+    """Somebody may see the reply of a request for which nobody waits any more."""
+
+    def setUp(self) -> None:
+        """A request that was cancelled while another one is in flight."""
+        self.protocol, self.transport = connected()
+        self.late: list[Any] = []
+        cancelled = self.protocol.send_msg(ping(), DEFAULT, None)
+        self.other = self.protocol.send_msg(ping(), DEFAULT, None)
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.requests = written(self.transport)
+        self.protocol.expect_late(self.requests[0].request_id, lambda body: self.late.append(bson.decode(body)))
+
+    def test_shown(self) -> None:
+        """It gets the document, after the hook was told, and the other request its own reply."""
+        self.protocol.late_reply_hook = lambda: self.late.append("hook")
+        self.protocol.dataReceived(answer(self.requests[0], {"ok": 0, "x": 1}) + answer(self.requests[1], {"ok": 1}))
+        self.assertEqual(self.late, ["hook", {"ok": 0, "x": 1}])
+        self.assertEqual(self.successResultOf(self.other), {"ok": 1})
+
+    def test_not_a_reply(self) -> None:
+        """What is not the reply to a command is not shown."""
+        reply = TheirReply(response_to=self.requests[0].request_id, documents=[{"ok": 1}])
+        self.protocol.dataReceived(reply.encode(7))
+        self.assertEqual(self.late, [])
+
+    def test_lost(self) -> None:
+        """With the connection the reply is lost too."""
+        self.protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(self.other, AutoReconnect)
+        self.assertEqual(self.late, [])
+
+    def test_unknown(self) -> None:
+        """A request that was answered, or is not one of send_msg's, is of no account."""
+        self.protocol.expect_late(12345, self.late.append)
+        command = self.protocol.command("admin", {"ping": 1})
+        request = written(self.transport)[0]
+        self.protocol.expect_late(request.request_id, self.late.append)
+        for each in (*self.requests, request):
+            self.protocol.dataReceived(answer(each, {"ok": 1}))
+        self.successResultOf(command)
+        self.successResultOf(self.other)
+        self.assertEqual(self.late, [{"ok": 1}])
+
+
 class StreamTests(SynchronousTestCase):
     """Commands that are answered more than once."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -65,6 +66,8 @@ class Owner(Protocol):
     ) -> Mapping[str, Any] | None: ...
 
     def failed_on(self, server: Server, connection: Connection, error: BaseException) -> None: ...
+
+    def kill_cursor_of(self, reply: bytes, address: Address) -> None: ...
 
     def after_failure(self, attempt: Attempt, failure: Failure, stage: Stage) -> Any: ...
 
@@ -323,8 +326,18 @@ class Attempt(CheckOut):
         if not cancelled:
             self._owner.failed_on(self.server, self.connection, error)
         self.server.pool.check_in(self, abandoned=cancelled or self.abandoned)
+        if cancelled:
+            self._kill_late_cursor()
         if self._sent is not None:
             self._publish_failed(error)
+
+    def _kill_late_cursor(self) -> None:
+        """Nobody waits for the reply any more: the cursor that it may name is to be killed when it comes."""
+        assert self.connection is not None
+        # Behind a load balancer a cursor can only be killed on its own connection, which is closed instead.
+        if isinstance(self.operation, CursorOperation) and not self.connection.description.load_balanced:
+            kill = partial(self._owner.kill_cursor_of, address=self.address)
+            self.connection.protocol.expect_late(self._request_id, kill)
 
     def _publish_succeeded(self, reply: Mapping[str, Any] | None) -> None:
         assert self._owner.events is not None and self._sent is not None
@@ -390,6 +403,7 @@ class Attempt(CheckOut):
             original._publish_failed(AutoReconnect("another connection answered first"))
             original._sent = None
         original.connection.protocol.resolve(original._request_id, reply)
+        original._kill_late_cursor()
 
     def _copy_failed(self, failure: Failure) -> None:
         original = self._original

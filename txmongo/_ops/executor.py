@@ -14,6 +14,9 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import bson
+from bson.errors import InvalidBSON
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo.topology_description import TOPOLOGY_TYPE
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -343,6 +346,19 @@ class Executor:
             max_wire_version=connection.description.max_wire_version,
             completed_handshake=True,
         )
+
+    def kill_cursor_of(self, reply: bytes, address: Address) -> None:
+        """Kill the cursor that a reply names for which nobody waits, if it names one."""
+        try:
+            cursor = bson.decode(reply, DEFAULT_RAW_BSON_OPTIONS)["cursor"]
+            cursor_id, namespace = int(cursor["id"]), cursor["ns"]
+        except (InvalidBSON, LookupError, TypeError, ValueError):
+            # It tells of an error.
+            return
+        if cursor_id and not self._closed:
+            database, _, collection = namespace.partition(".")
+            # Whether that succeeds interests nobody: the server forgets a cursor in the end.
+            self.execute(KillCursors(database, collection, [cursor_id], address)).addErrback(lambda _: None)
 
 
 def _closed_error() -> InvalidOperation:

@@ -21,6 +21,7 @@ from txmongo._cmap.pool import Pool
 from txmongo._ops.base import Operation, ReplyContext, RetryKind
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.executor import Executor
+from txmongo._ops.find import Find
 from txmongo._sdam.topology import Topology
 from txmongo._settings import parse_settings
 from txmongo._wire.decoder import Decoder, decode_message
@@ -465,8 +466,10 @@ class EventTests(ExecutorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
-class MoveTests(ExecutorTestCase):
-    """A read that waits behind a stalled request is sent a second time; the first answer counts."""
+class MoveTestCase(ExecutorTestCase):
+    """A read has been sent a second time, for it waits behind a stalled request."""
+
+    moved: Operation[Any] = Look("admin")
 
     def setUp(self) -> None:
         super().setUp()
@@ -475,7 +478,7 @@ class MoveTests(ExecutorTestCase):
         self.first = self.opened()
         self.slow_connects = True
         self.stalled = self.executor.execute(Ping("admin"))
-        self.waiting = self.executor.execute(Look("admin"))
+        self.waiting = self.executor.execute(self.moved)
         self.assertEqual(len(self.first.read()), 2)
         for _ in range(10):
             self.clock.advance(0.005)
@@ -491,6 +494,10 @@ class MoveTests(ExecutorTestCase):
         started = [event[2] for event in self.listener.seen if event[0] == "started"]
         ended = [event[2] for event in self.listener.seen if event[0] != "started"]
         self.assertEqual(sorted(started), sorted(ended))
+
+
+class MoveTests(MoveTestCase):
+    """Of two copies of a read the first answer counts."""
 
     def test_copy_wins(self) -> None:
         """The answer to the copy is the result; the first one's late reply is dropped."""
@@ -560,6 +567,64 @@ class MoveTests(ExecutorTestCase):
         self.failureResultOf(self.waiting, CancelledError)
         self.second.answer({"ok": 1})
         self.counts_are_back()
+
+
+class MovedCursorTests(MoveTestCase):
+    """A copy that made a cursor which nobody will read."""
+
+    moved = Find("db", "c", {"filter": {}})
+
+    def reply(self, cursor_id: int) -> dict[str, Any]:
+        """A first batch."""
+        return {"ok": 1, "cursor": {"id": cursor_id, "ns": "db.c", "firstBatch": []}}
+
+    def kills(self) -> list[Any]:
+        """Answer what was sent to kill cursors; their ids."""
+        found = []
+        for wire in self.wires:
+            for command in wire.read():
+                self.assertEqual((command["killCursors"], command["$db"]), ("c", "db"))
+                found += command["cursors"]
+                wire.answer({"ok": 0, "code": 43, "errmsg": "cursor not found"})
+        return found
+
+    def test_copy_wins(self) -> None:
+        """The cursor of the late reply is killed, the other one is not."""
+        self.second.answer(self.reply(2))
+        self.assertEqual(self.successResultOf(self.waiting).cursor_id, 2)
+        self.first.answer({"ok": 1})
+        self.assertEqual(self.kills(), [])
+        self.first.answer(self.reply(1))
+        self.assertEqual(self.kills(), [1])
+        self.counts_are_back()
+
+    def test_first_wins(self) -> None:
+        """So is that of the copy."""
+        self.first.answer({"ok": 1})
+        self.first.answer(self.reply(1))
+        self.assertEqual(self.successResultOf(self.waiting).cursor_id, 1)
+        self.second.answer(self.reply(2))
+        self.assertEqual(self.kills(), [2])
+        self.counts_are_back()
+
+    def test_cancelled(self) -> None:
+        """Of a read that was cancelled both are killed; that this fails is of no account."""
+        self.waiting.cancel()
+        self.failureResultOf(self.waiting, CancelledError)
+        self.first.answer({"ok": 1})
+        self.first.answer(self.reply(1))
+        self.second.answer(self.reply(2))
+        self.assertEqual(sorted(self.kills()), [1, 2])
+        self.counts_are_back()
+
+    def test_nothing_to_kill(self) -> None:
+        """A late reply without a cursor, or with one that is exhausted, or that is an error, leaves nothing to do."""
+        for reply in (self.reply(0), {"ok": 1}, {"ok": 0, "code": 1, "errmsg": "no", "cursor": 3}):
+            self.executor.kill_cursor_of(bson.encode(reply), ("a", 27017))
+        self.executor.kill_cursor_of(b"what is this", ("a", 27017))
+        self.executor.close()
+        self.executor.kill_cursor_of(bson.encode(self.reply(5)), ("a", 27017))
+        self.assertEqual(self.kills(), [])
 
 
 class UnmadeCopyTests(ExecutorTestCase):

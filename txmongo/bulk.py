@@ -36,6 +36,7 @@ from txmongo._ops.bulk_write import (
 from txmongo._ops.delete import delete_statement
 from txmongo._ops.update import update_statement
 from txmongo._ops.writes import WriteTarget, write_options
+from txmongo._pymongo import object_ids
 from txmongo.errors import (
     BulkWriteError,
     ClientBulkWriteException,
@@ -77,16 +78,19 @@ def documents_with_ids(documents: Any) -> tuple[list[Any], list[Any]]:
     inserted = list(documents)
     if not inserted:
         raise _NothingToInsert("documents must be a non-empty list, and it is empty")
-    ids = []
+    identified = []
+    anonymous = []
     for document in inserted:
         if not isinstance(document, dict):
             check_document("document", document)
             if isinstance(document, RawBSONDocument):
                 continue
         if "_id" not in document:
-            document["_id"] = ObjectId()
-        ids.append(document["_id"])
-    return inserted, ids
+            anonymous.append(document)
+        identified.append(document)
+    for document, made in zip(anonymous, object_ids(len(anonymous)), strict=True):
+        document["_id"] = made
+    return inserted, [document["_id"] for document in identified]
 
 
 def insert_run(documents: list[Any]) -> Run:

@@ -7,11 +7,13 @@ in ``txmongo._pymongo``.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS
+from bson.objectid import ObjectId
 from pymongo.errors import PyMongoError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,6 +31,7 @@ SIGNATURES: dict[str, list[str]] = {
     "decode_all_selective": ["data", "codec_options", "fields"],
     "do_batched_op_msg": ["namespace", "operation", "command", "docs", "opts", "ctx"],
     "metadata_env": [],
+    "object_ids": ["count"],
     "parse_codec_options": ["options"],
     "saslprep": ["data", "prohibit_unassigned_code_points"],
     "updated_topology_description": ["topology_description", "server_description"],
@@ -80,6 +83,21 @@ class BehaviourTests(SynchronousTestCase):
         reply = bson.encode({"cursor": {"firstBatch": [{"a": 1}]}, "ok": 1.0})
         found = _pymongo.decode_all_selective(reply, DEFAULT_CODEC_OPTIONS, {"cursor": {"firstBatch": 1}})
         self.assertEqual(found, [{"cursor": {"firstBatch": [{"a": 1}]}, "ok": 1.0}])
+
+    def test_object_ids(self) -> None:
+        """Ids that are made together follow each other and those that ObjectId makes, of the same process and time."""
+        ids = [ObjectId(), *_pymongo.object_ids(3), ObjectId(), *_pymongo.object_ids(0), ObjectId()]
+        self.assertEqual(len({each.binary[4:9] for each in ids}), 1)
+        numbers = [int.from_bytes(each.binary[9:], "big") for each in ids]
+        self.assertEqual(numbers, [(numbers[0] + step) % (1 << 24) for step in range(6)])
+        for each in ids:
+            self.assertLess(abs(each.generation_time.timestamp() - time.time()), 30)
+
+    def test_object_ids_at_the_turn(self) -> None:
+        """After the last number comes the first again."""
+        self.patch(ObjectId, "_inc", (1 << 24) - 2)
+        numbers = [each.binary[9:] for each in [*_pymongo.object_ids(3), ObjectId()]]
+        self.assertEqual(numbers, [b"\xff\xff\xfe", b"\xff\xff\xff", b"\0\0\0", b"\0\0\1"])
 
     def test_speculation(self) -> None:
         """A SCRAM context gives the first message of its conversation, and keeps what its answer is checked with."""

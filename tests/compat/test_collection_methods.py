@@ -107,6 +107,19 @@ class GroupTests(TenCase):
         result = await self.group({"a.b": True}, {"count": 0}, "function(d, v) { v.count++; }", {"_id": {"$gte": 50}})
         self.assertEqual(result["retval"], [{"a.b": 5, "count": 1}, {"a.b": None, "count": 2}])
 
+    async def test_key_function(self) -> None:
+        """A function may make the keys of a document."""
+        for function in ("function(d) { return {even: d._id % 2 == 0, x: d.x}; }", Code("function(d) { return {}; }")):
+            result = await self.group(function, {"count": 0}, "function(d, v) { v.count++; }", {"_id": {"$lt": 6}})
+            self.assertEqual(result["count"], 6)
+            if isinstance(function, Code):
+                self.assertEqual(result["retval"], [{"count": 6}])
+            else:
+                groups = [{"even": even, "x": x, "count": 1} for even in (False, True) for x in (0, 1, 2)]
+                self.assertEqual(result["retval"], groups)
+        scoped = Code("function(d) { return {n: n}; }", {"n": 1})
+        self.assertRaises(ValueError, self.deprecated, self.things.group, scoped, {}, "function() {}")
+
     async def test_one_group(self) -> None:
         """Without keys all documents are one group; without documents there is none."""
         result = await self.group([], {"count": 0}, Code("function(d, v) { v.count++; }"), {"x": 0})

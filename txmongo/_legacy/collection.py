@@ -324,7 +324,8 @@ class LegacyCollection:
         The command of this name left the server in MongoDB 4.2; an aggregation does the same, but for the order of the
         groups. It needs a server that runs JavaScript, and as the command it cannot be used with several shards.
 
-        :param keys: the names of the fields by which to group.
+        :param keys: the names of the fields by which to group, or a function that makes the keys of a document:
+            ``"function(document) { return {year: document.date.getFullYear()}; }"``.
         :param initial: what each group's value starts from, beside the group's keys.
         :param reduce: changes the value for a document: ``"function(document, value) { value.count += 1; }"``.
         :param condition: which documents; all if it is not given.

@@ -29,13 +29,15 @@ _FINALIZE = """function(state) {
     const result = (%s)(state.value);
     return result === undefined ? state.value : result;
 }"""
+#: The names and the values of the keys that a function makes of a document.
+_KEYS = "function(document) { const made = (%s)(document); return Object.%s(made); }"
 _AS_IT_IS = "function(value) { return value; }"
 
 
 def group_pipeline(keys: Any, initial: Any, reduce: Any, condition: Any = None, finalize: Any = None) -> list[Any]:
     """The stages for arguments of ``group``.
 
-    :param keys: names of fields: a list, or a mapping.
+    :param keys: names of fields: a list, or a mapping; or a function that makes the keys of a document.
     :param initial: what a group's value starts from.
     :param reduce: changes the value for a document: ``function(document, value)``.
     :param condition: a query: which documents.
@@ -43,21 +45,19 @@ def group_pipeline(keys: Any, initial: Any, reduce: Any, condition: Any = None, 
     :raises TypeError: an argument is of the wrong type.
     :raises ValueError: a function has a scope.
     """
-    names = _names(keys)
+    key, names, values = _key(keys)
     if not isinstance(initial, Mapping):
         raise TypeError(f"initial must be a mapping, not {type(initial).__name__}")
-    values = [{"$ifNull": [f"${name}", None]} for name in names]
     accumulator = {
         "init": _INIT,
         "initArgs": [{"$literal": dict(initial)}],
         "accumulate": _ACCUMULATE % _source("reduce", reduce),
-        "accumulateArgs": ["$$ROOT", {"$literal": names}, values],
+        "accumulateArgs": ["$$ROOT", names, values],
         "merge": _MERGE,
         "finalize": _FINALIZE % (_AS_IT_IS if finalize is None else _source("finalize", finalize)),
         "lang": "js",
     }
-    key = {f"k{index}": value for index, value in enumerate(values)}
-    stage = {"$group": {"_id": key or None, "value": {"$accumulator": accumulator}, "count": {"$sum": 1}}}
+    stage = {"$group": {"_id": key, "value": {"$accumulator": accumulator}, "count": {"$sum": 1}}}
     if condition is None:
         return [stage]
     if not isinstance(condition, Mapping):
@@ -73,6 +73,23 @@ def group_result(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "keys": len(groups),
         "ok": 1.0,
     }
+
+
+def _key(keys: Any) -> tuple[Any, Any, Any]:
+    """What makes a group, and what its keys and their values are."""
+    if isinstance(keys, Code) or (isinstance(keys, str) and keys.lstrip().startswith("function")):
+        function = _source("keys", keys)
+        of_keys, of_values = (_KEYS % (function, part) for part in ("keys", "values"))
+        return _call(function), _call(of_keys), _call(of_values)
+    fields = _names(keys)
+    values = [{"$ifNull": [f"${field}", None]} for field in fields]
+    key = {f"k{index}": value for index, value in enumerate(values)}
+    return key or None, {"$literal": fields}, values
+
+
+def _call(function: str) -> dict[str, Any]:
+    """The expression that calls a function with the document."""
+    return {"$function": {"body": function, "args": ["$$ROOT"], "lang": "js"}}
 
 
 def _names(keys: Any) -> list[str]:

@@ -128,6 +128,11 @@ class ClientSettings:
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     _parsed: _options.ParsedURI | None = attrs.field(default=None, repr=False, alias="parsed")
 
+    @property
+    def collection(self) -> str | None:
+        """What stands behind the database's name and a dot in the connection string."""
+        return None if self._parsed is None else self._parsed.collection
+
     def resolved(self, seeds: Iterable[Address], txt: str | None = None) -> ClientSettings:
         """The settings of a ``mongodb+srv`` client once DNS has answered.
 

@@ -865,7 +865,7 @@ def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
         "username": None if credentials is None else credentials.username,
         "password": None if credentials is None else credentials.password,
         "database": settings.database,
-        "collection": None,
+        "collection": settings.collection,
         "options": dict(settings.options),
         "fqdn": settings.fqdn,
     }

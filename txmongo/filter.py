@@ -154,13 +154,15 @@ class _QueryFilter(dict[str, Any]):
 class sort(_QueryFilter):
     """The order of the documents, or the keys of an index.
 
-    :param key_list: (key, direction) pairs, as :func:`ASCENDING` and its like make them; a mapping; or one pair.
+    :param key_list: (key, direction) pairs, as :func:`ASCENDING` and its like make them; a mapping, which may be empty
+        for no order; or one pair.
     :raises TypeError: it is none of these.
     """
 
     def __init__(self, key_list: Any) -> None:
         super().__init__()
-        self["orderby"] = self._keys("key_list", key_list)
+        if key_list or not isinstance(key_list, Mapping):
+            self["orderby"] = self._keys("key_list", key_list)
 
 
 class hint(_QueryFilter):

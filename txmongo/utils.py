@@ -63,8 +63,11 @@ def get_err(document: Mapping[str, Any], default: Any = None) -> Any:
 
     :param document: the reply to a command or to ``getLastError``.
     :param default: what to return if it says of no error.
-    :returns: the text of the error, or its name if there is no text.
+    :returns: the text of the error, both if there are two; its name if there is no text.
     """
+    both = document.get("err"), document.get("errmsg")
+    if all(both):
+        return "{}: {}".format(*both)
     for field in ("err", "errmsg", "$err", "codeName"):
         error = document.get(field)
         if error:

@@ -358,6 +358,14 @@ class FilterTests(FindCase):
         for found in await self.ways(qf.sort(qf.ASCENDING("x") + qf.DESCENDING("_id"))):
             self.assertEqual(found[0]["_id"], 9)
 
+    async def test_no_order(self) -> None:
+        """sort of an empty mapping is no order, which an index has to have."""
+        self.assertEqual([len(found) for found in await self.ways(qf.sort({}))], [4, 4, 4, 4, 1, 1])
+        changed = await self.things.find_one_and_update({"_id": 3}, {"$set": {"z": 1}}, ["_id"], qf.sort({}))
+        self.assertEqual(changed, {"_id": 3})
+        self.assertNotIn("sort", self.sent("findAndModify")[0])
+        self.assertRaises(TypeError, self.things.create_index, qf.sort({}))
+
     async def test_hint(self) -> None:
         """hint, by name and by keys; one at no index is the server's error."""
         await self.things.create_index("y")

@@ -94,6 +94,8 @@ class ClientTests(CompatTestCase):
         parts = _parse_uri("user:secret@a.example:1,b.example/db")
         self.assertEqual(parts["nodelist"], [("a.example", 1), ("b.example", 27017)])
         self.assertEqual((parts["username"], parts["password"], parts["database"]), ("user", "secret", "db"))
+        self.assertIsNone(parts["collection"])
+        self.assertEqual(_parse_uri("mongodb://a.example/db.some.things")["collection"], "some.things")
 
     async def test_call_order(self) -> None:
         """On a fixed pool of one connection 200 operations of every kind are carried out as they were called."""

@@ -238,6 +238,7 @@ class UtilityTests(CompatTestCase):
         reply = await self.database.command("ping")
         self.assertIsNone(utils.get_err(reply))
         self.assertEqual(utils.get_err(reply, default="none"), "none")
+        self.assertEqual(utils.get_err({"err": "one", "errmsg": "two"}), "one: two")
 
 
 @on_every_server

@@ -24,8 +24,8 @@ from txmongo._ops.arguments import (
     check_replacement,
     check_update,
     hint_value,
-    index_document,
     projection_document,
+    sort_document,
 )
 from txmongo._ops.base import check_acknowledged_option, collation_document
 from txmongo._ops.client_sessions import check_session, effective_write_concern
@@ -476,7 +476,7 @@ class WritingMethods(CollectionCore[DocumentType]):
         check_optional_mapping("let", let)
         given = {
             "fields": projection_document(projection),
-            "sort": None if sort is None else index_document("sort", sort),
+            "sort": sort_document(sort),
             "hint": hint_value(hint),
             "let": let,
             "comment": comment,

@@ -33,6 +33,7 @@ __all__ = [
     "is_id_equality",
     "projection_document",
     "read_fields",
+    "sort_document",
     "with_comment",
 ]
 
@@ -163,6 +164,17 @@ def index_document(name: str, keys: Any) -> dict[str, Any]:
             )
         document[key] = direction
     return document
+
+
+def sort_document(sort: Any) -> dict[str, Any] | None:
+    """The ``sort`` field of a command; ``None`` if no order is wanted.
+
+    :raises TypeError: it is no order.
+    :raises ValueError: it is empty keys, other than ``txmongo.filter.sort({})``.
+    """
+    if sort is None or (isinstance(sort, _QueryFilter) and not sort):
+        return None
+    return index_document("sort", sort)
 
 
 def hint_value(hint: Any) -> str | dict[str, Any] | None:

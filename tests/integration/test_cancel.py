@@ -215,7 +215,8 @@ class CancelTests(CollectionTestCase):
         """A cursor is forgotten by the server, whether its first or a later batch was cancelled, or it was closed."""
         await self.make()
         await self.coll.insert_many([{"_id": number} for number in range(300)])
-        await self.block("find")
+        # A cursor that is given up while it is made is killed if it is there within a second: it is, long before.
+        await self.block("find", blockConnection=True, blockTimeMS=150)
         reading = self.coll.find(batch_size=2).to_list()
         await deferLater(reactor, 0.05)
         reading.cancel()

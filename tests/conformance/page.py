@@ -88,7 +88,9 @@ def as_rst(document: Mapping[str, Any]) -> str:
         reasons.update(suite["skipped"])
     if reasons:
         lines += ["Skipped are:", ""]
-        lines += [f"- {count} cases: {reason}" for reason, count in sorted(reasons.items())]
+        lines += [
+            f"- {count} {'case' if count == 1 else 'cases'}: {reason}" for reason, count in sorted(reasons.items())
+        ]
     return "\n".join(lines) + "\n"
 
 

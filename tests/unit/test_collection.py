@@ -843,6 +843,21 @@ class IndexTests(CollectionCase):
         self.assertEqual(self.successResultOf(self.things.list_indexes(comment="c")), [index])
         self.assertEqual(self.sent(), {"listIndexes": "things", "cursor": {}, "comment": "c"})
 
+    def test_list_indexes_in_batches(self) -> None:
+        """The batch size of list_indexes is that of each batch, and has to be a number of documents."""
+        self.client.replies = [
+            {"cursor": {"id": 5, "ns": "test.things", "firstBatch": [{"name": "a"}]}},
+            {"cursor": {"id": 0, "ns": "test.things", "nextBatch": [{"name": "b"}]}},
+        ]
+        found = self.successResultOf(self.things.list_indexes(batch_size=1))
+        self.assertEqual([index["name"] for index in found], ["a", "b"])
+        self.assertEqual(self.sent(), {"getMore": 5, "collection": "things", "batchSize": 1})
+        self.assertEqual(self.client.commands[-2], {"listIndexes": "things", "cursor": {"batchSize": 1}})
+        wrong: Any
+        for wrong, error in (("1", TypeError), (-1, ValueError)):
+            with self.assertRaises(error):
+                self.things.list_indexes(batch_size=wrong)
+
     def test_list_indexes_of_nothing(self) -> None:
         """A collection that does not exist has no indexes."""
         self.client.replies = [OperationFailure("ns not found", 26)]

@@ -129,26 +129,39 @@ class IndexMethods(CollectionCore[DocumentType]):
         return self.drop_index("*", session, comment, **kwargs)
 
     def list_indexes(
-        self, session: Any = None, comment: Any = None, *, timeout_mode: str | None = None, **timing: Unpack[Timing]
+        self,
+        session: Any = None,
+        comment: Any = None,
+        *,
+        batch_size: int = 0,
+        timeout_mode: str | None = None,
+        **timing: Unpack[Timing],
     ) -> CommandCursor[MutableMapping[str, Any]]:
         """The indexes as the server describes them; none if the collection does not exist.
 
         :param comment: any BSON value, for the server's log and profiler.
+        :param batch_size: how many the server sends at once; 0 leaves it to the server.
         :param timeout_mode: as of :meth:`find`.
         :returns: a :class:`~txmongo.cursor.CommandCursor`, which is a Deferred of the list and more. It fails as every
             operation (see the class).
+        :raises TypeError: ``batch_size`` is not an int.
+        :raises ValueError: it is negative.
         """
         check_session(session, self._sessions)
+        check_count("batch_size", batch_size)
         operation = ListIndexes(
             self._database_name,
             self._name,
             with_comment({}, comment),
+            batch_size=batch_size or None,
             codec_options=self._codec_options,
             session=session,
         )
         client = self._database.client
         times = cursor_times(client._executor, self._timeout, timing, timeout_mode, session=session)
-        return CommandCursor(client, operation, comment=comment, empty_on=(NAMESPACE_NOT_FOUND,), times=times)
+        return CommandCursor(
+            client, operation, batch_size=batch_size, comment=comment, empty_on=(NAMESPACE_NOT_FOUND,), times=times
+        )
 
     def list_index_names(
         self, session: Any = None, comment: Any = None, **timing: Unpack[Timing]

@@ -296,7 +296,7 @@ COLLECTION: dict[str, Method] = {
     "insertMany": Method("insert_many", "documents", "ordered bypassDocumentValidation comment session"),
     "insertOne": Method("insert_one", "document", "bypassDocumentValidation comment session"),
     "listIndexNames": Method("list_index_names", "", "session comment"),
-    "listIndexes": Method("list_indexes", "", "session comment timeoutMode", "batchSize", roots=True),
+    "listIndexes": Method("list_indexes", "", "session comment timeoutMode batchSize", roots=True),
     "listSearchIndexes": Method("", "", "name aggregationOptions", function=_list_search_indexes, roots=True),
     "mapReduce": Method("map_reduce", "map reduce out", "session", roots=True),
     "rename": Method("rename", "to", "session comment", "dropTarget", {"to": "new_name"}),

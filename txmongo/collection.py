@@ -350,7 +350,7 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
             comment=comment,
             at_once=writes(pipeline),
             times=cursor_times(
-                self._database.client._executor,
+                self._executor,
                 self._timeout,
                 timing,
                 timeout_mode,

@@ -8,8 +8,7 @@ specifications "Run command", "Enumerating collections" and, for :meth:`Database
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.dbref import DBRef
@@ -22,14 +21,15 @@ from twisted.internet.defer import Deferred
 from txmongo._ops.admin import CollMod, Create, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_mapping, read_fields, with_comment
-from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.find import check_count
 from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
-from txmongo._ops.timeouts import Timing, seconds_of, take_timing
+from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._pymongo import ServerMode
+from txmongo._scope import Scope, option
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
@@ -64,7 +64,7 @@ def check_database_name(name: Any, argument: str = "name") -> None:
                 raise InvalidName(f"{argument}: a database's name cannot contain {character!r}: {name!r}")
 
 
-class Database(Generic[DocumentType]):
+class Database(Scope[DocumentType]):
     """A database, with the options for what is done through this object.
 
     Get one by ``client.name`` or ``client["name"]``; its attributes and items are its collections. It costs nothing and
@@ -92,18 +92,17 @@ class Database(Generic[DocumentType]):
         timeout_ms: float | None = None,
     ) -> None:
         check_database_name(database_name, "database_name")
-        self._client = client = factory
-        self._name = database_name
-        self._write_concern: WriteConcern = _option("write_concern", write_concern, WriteConcern, client.write_concern)
-        self._codec_options: CodecOptions[Any] = _option(
-            "codec_options", codec_options, CodecOptions, client.codec_options
+        super().__init__(
+            factory,
+            factory,
+            write_concern,
+            codec_options,
+            read_preference,
+            read_concern,
+            timeout_ms,
         )
-        self._read_preference: Any = _option("read_preference", read_preference, ServerMode, client.read_preference)
-        self._read_concern: ReadConcern = _option("read_concern", read_concern, ReadConcern, client.read_concern)
-        self._timeout = timeout = seconds_of(timeout_ms, client._timeout)
-        executor = client._executor
-        self._execute: Execute[Any] = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
-        self._sessions = client._executor.sessions
+        self._client = factory
+        self._name = database_name
 
     # --- what it is ---
 
@@ -121,37 +120,6 @@ class Database(Generic[DocumentType]):
     def connection(self) -> ConnectionPool[DocumentType]:
         """The client; :attr:`client` under the name that it has in TxMongo."""
         return self._client
-
-    @property
-    def codec_options(self) -> CodecOptions[DocumentType]:
-        """How documents are encoded and decoded."""
-        return self._codec_options
-
-    @property
-    def read_preference(self) -> Any:
-        """Which members of a replica set are read from."""
-        return self._read_preference
-
-    @property
-    def write_concern(self) -> WriteConcern:
-        """When the server acknowledges a write."""
-        return self._write_concern
-
-    @property
-    def read_concern(self) -> ReadConcern:
-        """How far what is read must have spread."""
-        return self._read_concern
-
-    @property
-    def timeout_ms(self) -> float | None:
-        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
-        return None if self._timeout is None else self._timeout * 1000
-
-    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
-        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
-        if not timing and self._timeout is None:
-            return self._execute
-        return self._client._executor.within(self._timeout, timing, session)
 
     def with_options(
         self,
@@ -296,14 +264,14 @@ class Database(Generic[DocumentType]):
             read_preference, codec_options = None, read_preference
         timing = take_timing(kwargs)
         check_session(session, self._sessions)
-        options = _option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS)
+        options = option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS)
         if comment is not None:
             kwargs["comment"] = comment
         operation = RunCommand(
             self._name,
             command_document(command, value, kwargs),
             codec_options=options,
-            read_preference=_option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
+            read_preference=option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
             session=session,
         )
         reply = self._begin(timing, session)(operation)
@@ -344,13 +312,13 @@ class Database(Generic[DocumentType]):
         operation = RunCursorCommand(
             self._name,
             command_document(command, value, kwargs),
-            codec_options=_option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS),
-            read_preference=_option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
+            codec_options=option("codec_options", codec_options, CodecOptions, DEFAULT_CODEC_OPTIONS),
+            read_preference=option("read_preference", read_preference, ServerMode, ReadPreference.PRIMARY),
             session=session,
         )
         tailable, await_data = (bool(operation.command.get(name)) for name in ("tailable", "awaitData"))
         times = cursor_times(
-            self._client._executor,
+            self._executor,
             self._timeout,
             timing,
             timeout_mode,
@@ -397,7 +365,7 @@ class Database(Generic[DocumentType]):
             comment=comment,
             at_once=writes(pipeline),
             times=cursor_times(
-                self._client._executor,
+                self._executor,
                 self._timeout,
                 timing,
                 timeout_mode,
@@ -642,7 +610,7 @@ class Database(Generic[DocumentType]):
             session=session,
         )
         # The comment stays with the cursor: the specification forbids to send it again.
-        times = cursor_times(self._client._executor, self._timeout, timing, timeout_mode, session=session)
+        times = cursor_times(self._executor, self._timeout, timing, timeout_mode, session=session)
         return CommandCursor(self._client, operation, batch_size=batch_size, times=times)
 
     def list_collection_names(
@@ -733,12 +701,3 @@ def _checked_report(report: dict[str, Any], name: str) -> dict[str, Any]:
         if damaged or not part.get("valid", True):
             raise CollectionInvalid(f"{name} is damaged: {part.get('errors') or result!r}")
     return report
-
-
-def _option(name: str, value: Any, kind: type[Any], inherited: Any) -> Any:
-    """An option: what was given, checked, else what is above."""
-    if value is None:
-        return inherited
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be an instance of {kind.__name__.lstrip('_')}, not {type(value).__name__}")
-    return value

@@ -23,7 +23,7 @@ MODULES = {"protocol": PROTOCOL, "testing": TESTING}
 #: The old opcodes belong to those of today, and what the protocol offers to the protocol.
 LEGACY = {"_legacy": LEAF, "_legacy.last_error": LEAF, "_legacy.messages": WIRE, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}
-FRONTS |= {"_client_bulk", "_collection", "_deployment", "_gridfs", "_legacy", "utils"}
+FRONTS |= {"_client_bulk", "_collection", "_deployment", "_gridfs", "_legacy", "_scope", "utils"}
 PROCESSES = {"ctypes", "multiprocessing", "subprocess"}
 PYMONGO = {"bson", "gridfs", "pymongo"}
 

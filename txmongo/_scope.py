@@ -1,0 +1,95 @@
+"""What a database and a collection have in common: their options, and how operations are run with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic
+
+from bson.codec_options import CodecOptions
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from txmongo._ops.base import Execute
+from txmongo._ops.timeouts import seconds_of
+from txmongo._pymongo import ServerMode
+from txmongo.types import DocumentType
+
+if TYPE_CHECKING:
+    from txmongo.connection import ConnectionPool
+    from txmongo.database import Database
+
+__all__ = ["Scope", "option"]
+
+
+class Scope(Generic[DocumentType]):
+    """Options for what is done through an object; each that is not given is that of the object above."""
+
+    def __init__(
+        self,
+        above: ConnectionPool[DocumentType] | Database[DocumentType],
+        client: ConnectionPool[DocumentType],
+        write_concern: WriteConcern | None,
+        codec_options: CodecOptions[DocumentType] | None,
+        read_preference: ServerMode | None,
+        read_concern: ReadConcern | None,
+        timeout_ms: float | None,
+    ) -> None:
+        """
+        :raises TypeError: an option is not of its type.
+        :raises ValueError: ``timeout_ms`` is negative.
+        """
+        self._write_concern: WriteConcern = option("write_concern", write_concern, WriteConcern, above.write_concern)
+        self._codec_options: CodecOptions[Any] = option(
+            "codec_options", codec_options, CodecOptions, above.codec_options
+        )
+        self._read_preference: Any = option("read_preference", read_preference, ServerMode, above.read_preference)
+        self._read_concern: ReadConcern = option("read_concern", read_concern, ReadConcern, above.read_concern)
+        self._timeout: float | None = seconds_of(timeout_ms, above._timeout)
+        timeout = self._timeout
+        self._executor = executor = client._executor
+        self._execute: Execute[Any] = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
+        self._sessions = executor.sessions
+
+    @property
+    def codec_options(self) -> CodecOptions[DocumentType]:
+        """How documents are encoded and decoded."""
+        return self._codec_options
+
+    @property
+    def read_preference(self) -> Any:
+        """Which members of a replica set are read from."""
+        return self._read_preference
+
+    @property
+    def write_concern(self) -> WriteConcern:
+        """When the server acknowledges a write."""
+        return self._write_concern
+
+    @property
+    def read_concern(self) -> ReadConcern:
+        """How far what is read must have spread."""
+        return self._read_concern
+
+    @property
+    def timeout_ms(self) -> float | None:
+        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
+        return None if self._timeout is None else self._timeout * 1000
+
+    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
+        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
+        if not timing and self._timeout is None:
+            return self._execute
+        return self._executor.within(self._timeout, timing, session)
+
+
+def option(name: str, value: Any, kind: type[Any], inherited: Any) -> Any:
+    """An option: what was given, checked, else what is above.
+
+    :raises TypeError: it is not of its type.
+    """
+    if value is None:
+        return inherited
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be an instance of {kind.__name__.lstrip('_')}, not {type(value).__name__}")
+    return value

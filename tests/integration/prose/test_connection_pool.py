@@ -62,6 +62,8 @@ class FailureTests(CollectionTestCase):
             event_listeners=[events],
             retryReads=False,
             heartbeatFrequencyMS=1_000_000,
+            # A monitor that streams opens a second connection, whose handshake could run into the fail point.
+            serverMonitoringMode="poll",
         )
         self.addCleanup(client.disconnect)
         await client.txmongo_tests.command("ping")

@@ -68,6 +68,7 @@ from txmongo._legacy.protocols import (
     MongoSenderProtocol,
     MongoServerProtocol,
 )
+from txmongo._transports import direct_write, write_on
 from txmongo._wire import op_compressed
 from txmongo._wire.arriving import ArrivingBatch
 from txmongo._wire.decoder import Frame, decode_message
@@ -366,7 +367,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def connectionMade(self) -> None:
         """The transport is connected: wake those who wait in :meth:`connectionReady`."""
         self.last_received_at = self.seconds()
-        self._write_some = _direct_write(self.transport)
+        self._write_some = direct_write(self.transport)
         ready, self._ready = self._ready, []
         for waiter in ready:
             waiter.callback(self)
@@ -609,7 +610,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             written = write_some(data)
             if written == len(data):
                 return deferred
-            data = _write_on(write_some, data, written)
+            data = write_on(write_some, data, written)
             if not data:
                 return deferred
         else:
@@ -907,31 +908,6 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
 #: What a subclass may override to see replies before those who wait for them.
 _REPLY_HOOKS = ("handle", "handle_msg", "handle_MSG", "handle_reply", "handle_REPLY")
-
-
-def _direct_write(transport: Any) -> Callable[[bytes], Any] | None:
-    """The method by which a transport can be written to at once; ``None`` for one that has none of its own.
-
-    It is looked for on the transport's class alone: a TLS transport lends the attributes of the one below it, and what
-    is written there leaves in plain text.
-    """
-    if not hasattr(type(transport), "writeSomeData") or getattr(transport, "TLS", False):
-        return None
-    write_some: Callable[[bytes], Any] = transport.writeSomeData
-    return write_some
-
-
-def _write_on(write_some: Callable[[bytes], Any], data: bytes, written: Any) -> bytes:
-    """Go on handing a large message to the kernel while it takes some: Twisted offers it no more than 128 KiB at once.
-
-    :param written: how much the first call has written, or the error that it met.
-    :returns: what is left; after an error too, which the transport will meet again and report itself.
-    """
-    rest = memoryview(data)
-    while isinstance(written, int) and written > 0:
-        rest = rest[written:]
-        written = write_some(rest) if rest else 0  # type: ignore[arg-type]  # it looks at it through a view anyway
-    return bytes(rest)
 
 
 def _reply_document(

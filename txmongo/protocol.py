@@ -68,7 +68,7 @@ from txmongo._legacy.protocols import (
     MongoSenderProtocol,
     MongoServerProtocol,
 )
-from txmongo._transports import direct_write, write_on
+from txmongo._transports import PART, LargeParts, direct_write, large_parts, write_on
 from txmongo._wire import op_compressed
 from txmongo._wire.arriving import ArrivingBatch
 from txmongo._wire.decoder import Frame, decode_message
@@ -307,6 +307,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     :ivar uri: the connection string of its client in parts, once ``getprotocols()`` has given it out.
     :ivar seconds: the clock.
     :ivar last_received_at: when bytes last came, on that clock.
+    :ivar in_large_parts: whether a large message may be received in parts of 256 KiB, each heard of when it is whole.
     :ivar lost_hook: called once with the Failure of ``connectionLost``, after every waiter has failed.
     :ivar late_reply_hook: called when the reply of a request comes for which nobody waits any more.
     """
@@ -318,6 +319,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     last_write: Mapping[str, Any] | None = None
     uri: Mapping[str, Any] | None = None
     compressor: Any = None
+    in_large_parts = True
     lost_hook: Callable[[Failure], None] | None = None
     late_reply_hook: Callable[[], None] | None = None
 
@@ -333,6 +335,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         # empty.
         self._buffered_id = 0
         self._write_some: Callable[[bytes], Any] | None = None
+        self._large_parts: LargeParts | None = None
         self._decoder.on_full = self._decode_ahead
 
     @property
@@ -368,6 +371,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         """The transport is connected: wake those who wait in :meth:`connectionReady`."""
         self.last_received_at = self.seconds()
         self._write_some = direct_write(self.transport)
+        self._large_parts = large_parts(self.transport)
         ready, self._ready = self._ready, []
         for waiter in ready:
             waiter.callback(self)
@@ -788,11 +792,28 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     def _any_data_received(self, data: bytes) -> None:
         """:meth:`dataReceived` for what is cut anyhow."""
+        decoder = self._decoder
         try:
-            for frame in self._decoder.feed(data):
+            frames = decoder.feed(data)
+            if self._large_parts is not None and self.in_large_parts:
+                self._read_large_part(self._large_parts)
+            for frame in frames:
                 self._frame_received(frame)
         except ProtocolError as error:
             self._wrong_data_received(error)
+
+    def _read_large_part(self, parts: LargeParts) -> None:
+        """If a large message arrives, read on until there is no more, or no room, for now."""
+        decoder = self._decoder
+        full = False
+        parts.expect(decoder.missing)
+        while parts.expected and not full:
+            with decoder.room_before(PART) as room:
+                count = parts.read_into(room)
+            if not count:
+                break
+            full = decoder.written(count)
+            parts.expect(decoder.missing)
 
     def _wrong_data_received(self, error: ProtocolError) -> None:
         # Whole replies that came before the bytes that are wrong are replies all the same.

@@ -640,6 +640,8 @@ class Pool:
         """A connection can be used from now on."""
         connection.protocol.lost_hook = partial(self._lost, connection)
         connection.protocol.late_reply_hook = partial(self._late_reply, connection)
+        # socketTimeoutMS counts from the last byte.
+        connection.protocol.in_large_parts = not self._watches_all
         if connection.service_id is not None:
             connection.generation = self._generations.opened(connection.service_id)
         self._connections.append(connection)

@@ -86,6 +86,11 @@ class Decoder:
         """The bytes of a message that is not complete yet."""
         return bytes(self.buffer[: self.filled])
 
+    @property
+    def missing(self) -> int:
+        """How many bytes of a message are still to come; 0 if none has begun, or only a part of its header has come."""
+        return self.length - self.filled if self.filled >= HEADER_SIZE else 0
+
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream and return the messages that they complete, headers included.
 
@@ -154,6 +159,24 @@ class Decoder:
         size = len(self.buffer)
         if self.filled == size:
             self.buffer.extend(bytes(min(size, self.length - size)))
+
+    def room_before(self, end: int) -> memoryview:
+        """Where the next bytes of the message that arrives belong, for :meth:`written`; they are not looked at.
+
+        :param end: how many of its last bytes there is no room for: the message is completed by :meth:`feed` alone.
+        """
+        return memoryview(self.buffer)[self.filled : min(len(self.buffer), self.length - end)]
+
+    def written(self, count: int) -> bool:
+        """Bytes were written to where they belong.
+
+        :returns: whether the room was full, and :attr:`on_full` called.
+        """
+        self.filled += count
+        full = self.filled == len(self.buffer)
+        if full:
+            self._make_room()
+        return full
 
     def take_out(self, start: int, end: int) -> None:
         """Take bytes out of the message that arrives: it gets so much shorter, as its header then says.

@@ -180,6 +180,38 @@ class RoomTests(SynchronousTestCase):
         self.assertEqual(asked, [1000 << step for step in range(7)])
 
 
+class WrittenTests(SynchronousTestCase):
+    """Bytes that are written where they belong, without being fed."""
+
+    @given(st.lists(st.tuples(st.booleans(), st.integers(1, 3000)), max_size=30), st.integers(1, 500))
+    def test_any_mixture(self, steps: list[tuple[bool, int]], end: int) -> None:
+        """Whatever part is written and whatever part fed, the message is the same."""
+        message = Msg(1, 0, bson.encode({"content": bytes(range(256)) * 40})).encode()
+        decoder, position = Decoder(room=512), 16
+        decoder.feed(message[:position])
+        for written, size in steps:
+            if written:
+                with decoder.room_before(end) as room:
+                    part = message[position : position + min(size, len(room))]
+                    room[: len(part)] = part
+                decoder.written(len(part))
+            else:
+                part = message[position : min(position + size, len(message) - 1)]
+                self.assertEqual(decoder.feed(part), [])
+            position += len(part)
+            self.assertEqual(decoder.missing, len(message) - position)
+        self.assertEqual(decoder.feed(message[position:] + ONE), [message, ONE])
+
+    def test_full(self) -> None:
+        """It is told whether there was no more room."""
+        decoder, calls = Decoder(room=100), list[int]()
+        decoder.on_full = lambda: calls.append(decoder.filled)
+        decoder.feed(Msg(1, 0, bson.encode({"content": bytes(1000)})).encode()[:20])
+        self.assertFalse(decoder.written(79))
+        self.assertTrue(decoder.written(1))
+        self.assertEqual(calls, [100])
+
+
 class RefusalTests(SynchronousTestCase):
     def test_length(self) -> None:
         """A length below a header or above the ceiling is refused as soon as the header is there."""

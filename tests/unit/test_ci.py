@@ -6,12 +6,14 @@ import configparser
 import importlib.util
 import io
 import json
+import os
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmongo
@@ -98,6 +100,18 @@ class CoverageGateTests(SynchronousTestCase):
     def test_some_tests(self) -> None:
         """The coverage of some of the tests is not judged."""
         self.assertEqual(self.judged(10.0, "tests.unit.test_ci")[0], 0)
+
+
+class ChanceTests(SynchronousTestCase):
+    """What may not decide."""
+
+    def test_hypothesis(self) -> None:
+        """Neither chance nor a busy machine decides whether a test with examples passes."""
+        self.assertEqual(
+            os.environ.get("HYPOTHESIS_PROFILE", "repeatable") == "repeatable", settings.default.derandomize
+        )
+        self.assertIs(settings.default.deadline, None)
+        self.assertIn(HealthCheck.too_slow, settings.default.suppress_health_check)
 
 
 class CommandsTests(SynchronousTestCase):

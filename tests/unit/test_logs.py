@@ -164,7 +164,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(document_text({"a": Strange()}, 100), '{"a": "<strange>"}')
         self.assertEqual(document_text({"a": Broken()}, 100), "<a document that cannot be shown: ZeroDivisionError>")
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(document=st.dictionaries(st.text(), VALUES), limit=st.integers(0, 200))
     def test_beginning(self, document: dict[str, Any], limit: int) -> None:
         """What is shown of a document is the beginning of the whole."""

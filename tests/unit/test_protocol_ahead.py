@@ -166,7 +166,7 @@ class SameTests(SynchronousTestCase):
         pieces.receive(data, size)
         self.assertEqual(pieces.outcome(), whole.outcome())
 
-    @settings(samples.patient, max_examples=200, derandomize=True)
+    @settings(max_examples=200)
     @given(
         st.lists(st.tuples(samples.dicts, st.sampled_from([0, 250, 700])), min_size=1, max_size=40),
         st.lists(st.tuples(st.integers(0, 120) | st.integers(0, 20_000), st.integers(0, 255)), max_size=3),

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import attrs
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._cmap import choice
@@ -100,7 +100,6 @@ class SharedChoiceTests(SynchronousTestCase):
         self.assertIsNone(shared([line], Ask(movable=False)))
         self.assertEqual(shared([line], Ask(movable=False), known={"aggregate"}), "a")
 
-    @settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.lists(st.tuples(st.floats(0, 0.01), st.floats(0, 0.04), st.integers(0, 70))),
         st.booleans(),

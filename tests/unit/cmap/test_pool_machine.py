@@ -293,8 +293,6 @@ class PoolMachineTests(SynchronousTestCase):
             settings=settings(
                 max_examples=_EXAMPLES,
                 stateful_step_count=40,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
-                database=None,
             ),
         )

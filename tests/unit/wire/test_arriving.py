@@ -125,7 +125,7 @@ class BatchTests(SynchronousTestCase):
         self.assertGreater(arrival.taken, 5)
         self.assertEqual(arrival.reply(), bson.decode(bson.encode(reply), options))
 
-    @samples.patient
+    @samples.brief
     @given(
         st.lists(st.tuples(samples.dicts, st.sampled_from([0, 250, 700])), min_size=1, max_size=120),
         st.integers(1, 2000),

@@ -81,7 +81,7 @@ class CutTests(SynchronousTestCase):
         decoder.feed(TWO[20:])
         self.assertEqual(decoder.pending, b"")
 
-    @samples.patient
+    @samples.brief
     @given(st.lists(samples.messages, max_size=5), st.lists(st.integers(0, 10_000), max_size=12))
     def test_any_cut(self, messages: list[Any], cuts: list[int]) -> None:
         """However the stream is cut, the same messages come out."""
@@ -251,7 +251,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertRaises(ProtocolError, decoder.feed, ONE[30:] + TWO + GARBAGE)
         self.assertEqual(decoder.before_error, [ONE, TWO])
 
-    @samples.patient
+    @samples.brief
     @given(st.lists(samples.messages, max_size=4), st.lists(st.integers(0, 10_000), max_size=12))
     def test_any_cut_before_garbage(self, messages: list[Any], cuts: list[int]) -> None:
         """However a stream that ends in garbage is cut, the same messages come out before it is refused."""
@@ -275,7 +275,7 @@ class CorruptionTests(SynchronousTestCase):
             with contextlib.suppress(ProtocolError):
                 decode_message(frame)
 
-    @samples.patient
+    @samples.brief
     @given(
         samples.messages,
         st.sampled_from([None, Noop(), Snappy(), Zlib(), Zstd()]),
@@ -293,7 +293,7 @@ class CorruptionTests(SynchronousTestCase):
         self.take(bytes(data))
         self.take(bytes(data) + ONE)
 
-    @samples.patient
+    @samples.brief
     @given(samples.messages, st.lists(st.tuples(st.integers(16, 10_000), st.integers(0, 255)), max_size=6))
     def test_several_bytes(self, message: Any, changes: list[tuple[int, int]]) -> None:
         """A message with several corrupt bytes behind its header is a message or a ProtocolError."""
@@ -302,13 +302,13 @@ class CorruptionTests(SynchronousTestCase):
             data[16 + offset % (len(data) - 16)] = value
         self.take(bytes(data))
 
-    @samples.patient
+    @samples.brief
     @given(st.sampled_from([1, 2001, 2002, 2004, 2005, 2006, 2007, 2012, 2013]), st.binary(max_size=200))
     def test_any_content(self, opcode: int, content: bytes) -> None:
         """A correct header with anything behind it is a message or a ProtocolError."""
         self.take(struct.pack("<iiii", 16 + len(content), 1, 0, opcode) + content)
 
-    @samples.patient
+    @samples.brief
     @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
     def test_anything(self, data: bytes, cuts: list[int]) -> None:
         """Anything at all is messages, a ProtocolError, or the beginning of a message."""

@@ -49,7 +49,7 @@ class CompressorTests(SynchronousTestCase):
             self.assertEqual(frame[24], compressor.compressor_id)
             self.assertEqual(decompress(frame, LIMIT), MESSAGE)
 
-    @samples.patient
+    @samples.brief
     @given(samples.messages)
     def test_any_message(self, message: Any) -> None:
         """Any message may be compressed, and decodes as if it had not been."""

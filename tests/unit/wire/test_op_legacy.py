@@ -78,13 +78,13 @@ class LayoutTests(SynchronousTestCase):
 
 
 class ValueTests(SynchronousTestCase):
-    @samples.patient
+    @samples.brief
     @given(samples.messages)
     def test_round_trip(self, message: Any) -> None:
         """Every message decodes to itself."""
         self.assertEqual(decode_message(message.encode()), message)
 
-    @samples.patient
+    @samples.brief
     @given(samples.messages, samples.int32s)
     def test_other_request_id(self, message: Any, request_id: int) -> None:
         """The request id given to ``encode`` goes before the message's own and changes nothing else."""

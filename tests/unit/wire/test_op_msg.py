@@ -70,7 +70,7 @@ class GoldenTests(SynchronousTestCase):
         msg = Msg.create({**command, "$db": "d"}, {"documents": documents}, acknowledged=False)
         self.assertEqual(msg.encode(request_id), expected)
 
-    @samples.patient
+    @samples.brief
     @given(
         st.sampled_from([0, MORE_TO_COME, EXHAUST_ALLOWED]),
         samples.dicts,
@@ -87,7 +87,7 @@ class GoldenTests(SynchronousTestCase):
         msg.flag_bits = flag_bits
         self.assertEqual(msg.encode(request_id), expected)
 
-    @samples.patient
+    @samples.brief
     @given(samples.documents)
     def test_reply(self, document: bytes) -> None:
         """PyMongo's decoder finds the document of a reply."""
@@ -134,7 +134,7 @@ class ValueTests(SynchronousTestCase):
         """A message without sequences is its body."""
         self.assertEqual(Msg.create({"ping": 1}).to_dict(), {"ping": 1})
 
-    @samples.patient
+    @samples.brief
     @given(samples.dicts, st.lists(samples.dicts, max_size=3), st.lists(samples.dicts, max_size=3))
     def test_to_dict(self, body: dict[str, Any], one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
         """Each sequence is an array of the document, under its name and after the body."""
@@ -150,7 +150,7 @@ class ValueTests(SynchronousTestCase):
         self.assertIn("request_id=9", shown)
         self.assertIn("'documents': <1 documents>", shown)
 
-    @samples.patient
+    @samples.brief
     @given(samples.msgs)
     def test_round_trip(self, msg: Msg) -> None:
         """A message decodes to itself, and its size is known before it is encoded."""
@@ -316,7 +316,7 @@ class SingleBodyTests(SynchronousTestCase):
         ):
             self.assertIsNone(single_body(message))
 
-    @samples.patient
+    @samples.brief
     @given(samples.messages)
     def test_agrees_with_the_complete_way(self, message: Any) -> None:
         """What it finds is what decoding the whole message finds."""

@@ -20,7 +20,7 @@ from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
 from txmongo.testing import Mongod, ReplicaSet
 
-__all__ = ["CollectionTestCase", "Commands", "freeze", "replica_set", "standalone"]
+__all__ = ["CollectionTestCase", "Commands", "freeze", "replica_set", "standalone", "until_frozen"]
 
 _PARAMETERS = {"enableTestCommands": 1}
 _running: dict[str, Any] = {}
@@ -45,8 +45,13 @@ async def replica_set() -> ReplicaSet:
 
 
 async def freeze(members: ReplicaSet, member: Mongod) -> None:
-    """Freeze a member, and wait until all its threads have stopped: a busy machine takes a while for that."""
+    """Freeze a member, and wait until it is."""
     members.freeze(member)
+    await until_frozen(member)
+
+
+async def until_frozen(member: Mongod) -> None:
+    """Wait until all threads of a server that was frozen have stopped: a busy machine takes a while for that."""
     await wait_until(reactor, lambda: all(state == "T" for state in _states(member)), 20, f"{member!r} did not freeze")
 
 

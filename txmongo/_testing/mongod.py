@@ -260,8 +260,9 @@ class Mongod:
             self.credentials = ROOT
 
         name, password = ROOT
-        roles = [{"role": "root", "db": "admin"}]
-        return self.command("admin", {"createUser": name, "pwd": password, "roles": roles}).addCallback(created)
+        command = {"createUser": name, "pwd": password, "roles": [{"role": "root", "db": "admin"}]}
+        # In a replica set no election is to undo it.
+        return self.command("admin", {**command, "writeConcern": {"w": "majority"}}).addCallback(created)
 
     def command(self, database: str, command: Mapping[str, Any]) -> defer.Deferred[dict[str, Any]]:
         """Run a command on a connection of its own, as the root user if there is one; say, to set a fail point.

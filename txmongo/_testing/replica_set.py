@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from twisted.internet import defer
 
-from txmongo._testing.den import wait_until
-from txmongo._testing.mongod import Mongod, TLSFiles, make_uri
-from txmongo.errors import AutoReconnect, OperationFailure, PyMongoError
+from txmongo._testing.den import NotInTime, wait_until
+from txmongo._testing.mongod import ROOT, Mongod, TLSFiles, make_uri
+from txmongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, PyMongoError
 
 FIRST_ELECTION = {"electionTimeoutMillis": 200, "heartbeatIntervalMillis": 50}
 HEARTBEAT_INTERVAL = 0.5
+UNAUTHORIZED = 13
+EXCEEDED_TIME_LIMIT = 262
 
 T = TypeVar("T")
 
@@ -113,13 +115,8 @@ class ReplicaSet:
             await _all([member.start() for member in self.members])
             config = self._config(1, FIRST_ELECTION)
             await self.members[0].command("admin", {"replSetInitiate": config})
-            primary = await self.primary()
-            if self.auth:
-                await primary.create_root_user()
-                for member in self.members:
-                    member.credentials = primary.credentials
-            await self._calm_down(primary)
-            await self._wait_for_members()
+            await self._insist(self._has_root_user, "no root user could be made")
+            await self._insist(self._is_calm, "no primary, or not all members follow it")
         except BaseException:
             await self.stop()
             raise
@@ -130,19 +127,56 @@ class ReplicaSet:
         members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
         return {"_id": self.name, "version": version, "members": members, "settings": settings}
 
-    async def _calm_down(self, primary: Mongod) -> None:
-        """After the first election, which is wanted at once, put the timeouts where tests want them."""
+    async def _insist(self, step: Callable[[], Coroutine[Any, Any, bool]], otherwise: str) -> None:
+        """Take a step until it is done. While the first election's short timeouts hold, a busy machine has more
+        elections than one, and each may undo what was begun before it.
+        """
+        last: PyMongoError | None = None
+
+        async def done() -> bool:
+            nonlocal last
+            try:
+                return await step()
+            except PyMongoError as error:
+                if not all(member.running for member in self.members):
+                    raise
+                last = error
+                return False
+
+        try:
+            await self._wait_until(done, f"{self!r}: {otherwise}", self._start_timeout)
+        except NotInTime as overdue:
+            raise overdue from last
+
+    async def _has_root_user(self) -> bool:
+        """Make the root user unless there is one."""
+        if self.auth:
+            primary = await self.primary()
+            try:
+                await primary.create_root_user()
+            except OperationFailure as error:
+                if error.code != UNAUTHORIZED:  # once there is a user, nobody makes another without being one
+                    raise
+            for member in self.members:
+                member.credentials = ROOT
+        return True
+
+    async def _is_calm(self) -> bool:
+        """After the first election, which is wanted at once, put the timeouts where tests want them; whether all
+        members know them and follow the same primary, so that no test begins before that.
+        """
+        primary = await self.primary()
         current = (await primary.command("admin", {"replSetGetConfig": 1}))["config"]
         timeout = int(self._election_timeout * 1000)
         heartbeat = int(min(HEARTBEAT_INTERVAL, self._election_timeout / 4) * 1000)
-        current["settings"] |= {"electionTimeoutMillis": timeout, "heartbeatIntervalMillis": heartbeat}
-        current["version"] += 1
-        await primary.command("admin", {"replSetReconfig": current})
-
-    async def _wait_for_members(self) -> None:
-        """Wait until every member takes reads, so that no test begins before that."""
-        for member in self.members:
-            await self._until_ready(member)
+        wanted = {"electionTimeoutMillis": timeout, "heartbeatIntervalMillis": heartbeat}
+        if any(current["settings"][name] != value for name, value in wanted.items()):
+            current["settings"] |= wanted
+            current["version"] += 1
+            await primary.command("admin", {"replSetReconfig": current})
+        hellos = [await member.command("admin", {"hello": 1}) for member in self.members]
+        follow = {(hello.get("primary"), hello.get("setVersion")) for hello in hellos}
+        return all(map(_takes_reads, hellos)) and follow == {(":".join(map(str, primary.address)), current["version"])}
 
     def _until_ready(self, member: Mongod) -> defer.Deferred[bool]:
         async def ready() -> bool:
@@ -154,7 +188,7 @@ class ReplicaSet:
                 if not member.running:
                     raise
                 return False  # it closes its connections before it undoes what the others have not
-            return bool(hello["isWritablePrimary"] or hello["secondary"])
+            return _takes_reads(hello)
 
         return self._wait_until(ready, f"{member!r} became neither primary nor secondary", self._start_timeout)
 
@@ -201,7 +235,19 @@ class ReplicaSet:
         # Not by force where it can be helped: only then does the server hand over to a secondary at once.
         patience = {"secondaryCatchUpPeriodSecs": min(10, seconds), "force": len(self.members) == 1}
         command = {"replSetStepDown": seconds, **patience}
-        await old.command("admin", command)
+
+        async def stepped_down() -> bool:
+            try:
+                await old.command("admin", command)
+            except NotPrimaryError:
+                return True  # by itself
+            except OperationFailure as error:
+                if error.code != EXCEEDED_TIME_LIMIT:
+                    raise
+                return False  # no secondary was as far as the primary
+            return True
+
+        await self._wait_until(stepped_down, f"{old!r} did not step down", self._start_timeout)
         return await self.primary(other_than=old)
 
     def kill(self, member: Mongod) -> defer.Deferred[None]:
@@ -251,6 +297,11 @@ class ReplicaSet:
         """
         self._frozen.clear()
         return defer.Deferred.fromCoroutine(_all([member.stop() for member in self.members]))
+
+
+def _takes_reads(hello: Mapping[str, Any]) -> bool:
+    """Whether a member that says this is primary or secondary."""
+    return bool(hello.get("isWritablePrimary") or hello.get("secondary"))
 
 
 async def _all(waiting: list[defer.Deferred[Any]]) -> None:

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from pymongo.monitoring import (
+    ServerHeartbeatFailedEvent,
+    ServerHeartbeatListener,
+    ServerHeartbeatStartedEvent,
+    ServerHeartbeatSucceededEvent,
+)
 from twisted.internet import defer, endpoints, ssl
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory
@@ -20,6 +26,27 @@ from txmongo.testing import CertificateAuthority, FakeServer, Mongod, TLSFiles
 reactor: Any = _reactor
 
 SUBJECT = "CN=someone,O=txmongo clients"
+
+
+class FailedChecks(ServerHeartbeatListener):
+    """Hears of a check of a server that failed.
+
+    :ivar one: fires with the first.
+    """
+
+    def __init__(self) -> None:
+        self.one: defer.Deferred[None] = defer.Deferred()
+
+    def started(self, event: ServerHeartbeatStartedEvent) -> None:
+        """Not of interest."""
+
+    def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
+        """Not of interest."""
+
+    def failed(self, event: ServerHeartbeatFailedEvent) -> None:
+        """A check failed."""
+        if not self.one.called:
+            self.one.callback(None)
 
 
 class TLSCase(TestCase):
@@ -58,8 +85,11 @@ class TLSCase(TestCase):
         return client
 
     async def refused(self, port: int, factory: Any) -> str:
-        """What a client is told that cannot come to terms with its server."""
-        client = self.client(port, factory, serverSelectionTimeoutMS=1000)
+        """What a client is told that cannot come to terms with its server, once it has tried."""
+        tried = FailedChecks()
+        client = self.client(port, factory, serverSelectionTimeoutMS=300, event_listeners=[tried])
+        await self.assertFailure(client.test.things.find(), ServerSelectionTimeoutError)
+        await tried.one
         return str(await self.assertFailure(client.test.things.find(), ServerSelectionTimeoutError))
 
 
@@ -122,14 +152,18 @@ class FactoryTests(TLSCase):
 class ExpiredTests(TLSCase):
     """A certificate that was good until yesterday; a mongod would not start with it, so there is a scripted server."""
 
+    async def listen(self, server: FakeServer, certificate: ssl.PrivateCertificate) -> None:
+        """Have the server listen with TLS."""
+        endpoint = endpoints.SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
+        server._port = await endpoint.listen(Factory.forProtocol(server._accept))
+        self.addCleanup(server.stop)
+
     async def test_expired(self) -> None:
         """It is refused before anything is said."""
         certificate = ssl.PrivateCertificate.loadPEM(self.authority.server("old", expired=True).read_bytes())
         server = FakeServer()
-        endpoint = endpoints.SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
-        port: Any = await endpoint.listen(Factory.forProtocol(server._accept))
-        self.addCleanup(port.stopListening)
-        said = await self.refused(port.getHost().port, self.factory())
+        await self.listen(server, certificate)
+        said = await self.refused(server.address[1], self.factory())
         self.assertIn("TLS handshake failed", said)
         self.assertEqual(server.received, [])
 
@@ -137,10 +171,8 @@ class ExpiredTests(TLSCase):
         """The same server with a certificate that has not expired is talked to."""
         certificate = ssl.PrivateCertificate.loadPEM(self.authority.server("new").read_bytes())
         server = FakeServer({"find": {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}}})
-        endpoint = endpoints.SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
-        port: Any = await endpoint.listen(Factory.forProtocol(server._accept))
-        self.addCleanup(port.stopListening)
-        client = self.client(port.getHost().port, self.factory())
+        await self.listen(server, certificate)
+        client = self.client(server.address[1], self.factory())
         self.assertEqual(await client.test.things.find(), [])
 
 

@@ -20,7 +20,7 @@ from twisted.internet import defer, endpoints, task
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import globalLogPublisher
 from twisted.names.dns import Record_SRV, RRHeader
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -91,8 +91,16 @@ class FirstBytesTests(TestCase):
         self.enough: defer.Deferred[None] = defer.Deferred()
         self.wanted = 1
         case = self
+        self.ends: list[defer.Deferred[None]] = []
 
         class Listener(Protocol):
+            def connectionMade(self) -> None:
+                self.end: defer.Deferred[None] = defer.Deferred()
+                case.ends.append(self.end)
+
+            def connectionLost(self, reason: Any = connectionDone) -> None:
+                self.end.callback(None)
+
             def dataReceived(self, data: bytes) -> None:
                 case.heard.append(data)
                 if len(case.heard) == case.wanted:
@@ -102,6 +110,7 @@ class FirstBytesTests(TestCase):
         factory = Factory.forProtocol(Listener)
         factory.noisy = False
         self.port: Any = await endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(defer.gatherResults, self.ends)
         self.addCleanup(self.port.stopListening)
         self.number: int = self.port.getHost().port
         self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(Hosts()))
@@ -350,10 +359,15 @@ class OperationTests(CompatTestCase):
     async def test_a_slow_query_holding_up_the_pool(self) -> None:
         """A hundred pings are answered while a slow query runs on a client of the default kind."""
         await self.things.insert_one({"_id": 1})
-        slow = self.things.find_one({"$where": "sleep(3000) || true"})
+        hold = {"configureFailPoint": "waitInFindBeforeMakingBatch"}
+        go_on = {**hold, "mode": "off"}
+        await self.server.command("admin", {**hold, "mode": "alwaysOn", "data": {"nss": self.things.full_name}})
+        self.addCleanup(self.server.command, "admin", go_on)
+        slow = self.things.find_one()
         for _ in range(10):
             await defer.gatherResults([self.database.command("ping") for _ in range(10)])
         self.assertNoResult(slow)
+        await self.server.command("admin", go_on)
         self.assertEqual(await slow, {"_id": 1})
 
 

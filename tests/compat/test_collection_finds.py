@@ -458,9 +458,7 @@ class PageTests(FindCase):
         documents, following = await self.things.find_with_cursor({}, batch_size=2)
         self.assertEqual(len(documents), 2)
         del following
-        for _ in range(100):
-            if self.sent("killCursors"):
-                break
+        while not self.sent("killCursors"):
             await task.deferLater(reactor, 0.02)
         self.assertEqual(self.commands.names(), ["find", "killCursors"])
 

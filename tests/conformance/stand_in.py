@@ -109,8 +109,13 @@ class StandIn(FakeServer):
         self._reactor = reactor
         self._behind = behind
         self._fail_point: _FailPoint | None = None
+        self._under_way: set[defer.Deferred[None]] = set()
         #: What was answered to retryable writes: a server does each once.
         self._done: dict[tuple[bytes, int], dict[str, Any]] = {}
+
+    def stop(self) -> defer.Deferred[None]:
+        """Wait for what is being done, too, as the answer of that may no longer be waited for."""
+        return super().stop().addCallback(lambda _: defer.gatherResults(self._under_way)).addCallback(lambda _: None)
 
     def _answer_to(self, command: ReceivedCommand) -> Any:
         self.received.append(command)
@@ -146,6 +151,15 @@ class StandIn(FakeServer):
         return True
 
     async def _carry_out(self, command: ReceivedCommand, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        done: defer.Deferred[None] = defer.Deferred()
+        self._under_way.add(done)
+        try:
+            return await self._ask(command, extra)
+        finally:
+            self._under_way.discard(done)
+            done.callback(None)
+
+    async def _ask(self, command: ReceivedCommand, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         # Of its own for every command: a link is one that waits for one reply.
         link = await ControlLink.open(self._reactor, self._behind.address)
         try:

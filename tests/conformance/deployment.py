@@ -21,6 +21,8 @@ __all__ = ["Deployment", "Deployments"]
 #: SCRAM's least iterations that drivers accept: cases make thousands of connections, and none tests this number.
 PARAMETERS = {"enableTestCommands": 1, "scramIterationCount": 5000, "scramSHA256IterationCount": 5000}
 CACHE_GB = 1.0
+#: Seconds. Who steps down hands over at once; no other election is wanted, however busy the machine is.
+ELECTION_TIMEOUT = 8.0
 
 
 @attrs.define
@@ -29,17 +31,20 @@ class Deployment:
 
     :ivar facts: what the cases' requirements are held against.
     :ivar uri: names every member.
-    :ivar direct_uri: names one member, without the set.
     :ivar several_uri: leads to several servers of equal rank, where that is another way.
     """
 
     facts: ServerFacts
     uri: str
-    direct_uri: str
     _reactor: Any
     _servers: ReplicaSet | Mongod
     _primary: Mongod
     several_uri: str | None = None
+
+    @property
+    def direct_uri(self) -> str:
+        """Names one member, without the set: the primary, as far as that is known."""
+        return self.uri if self.facts.topology == "load-balanced" else self._primary.uri
 
     async def control(self) -> ControlLink:
         """A new connection to the primary, or to the standalone."""
@@ -48,7 +53,7 @@ class Deployment:
             hello = await link.run("admin", {"hello": 1})
             if not hello["isWritablePrimary"]:
                 await link.close()
-                self._primary = await self._servers.primary()
+                self._primary = await self._servers.settled()
                 link = await self._open(self._primary)
         return link
 
@@ -104,14 +109,21 @@ class Deployments:
             return await self._balanced()
         servers: ReplicaSet | Mongod
         if topology == "replicaset":
-            servers = ReplicaSet(self._reactor, 3, auth=True, parameters=PARAMETERS, cache_gb=CACHE_GB)
+            servers = ReplicaSet(
+                self._reactor,
+                3,
+                auth=True,
+                election_timeout=ELECTION_TIMEOUT,
+                parameters=PARAMETERS,
+                cache_gb=CACHE_GB,
+            )
             await servers.start()
             primary = await servers.primary()
         else:
             servers = primary = Mongod(self._reactor, auth=auth, parameters=PARAMETERS, cache_gb=CACHE_GB)
             await servers.start()
         facts = await _facts(self._reactor, topology, primary, servers.credentials)
-        return Deployment(facts, servers.uri, primary.uri, self._reactor, servers, primary)
+        return Deployment(facts, servers.uri, self._reactor, servers, primary)
 
     async def _balanced(self) -> Deployment:
         """A replica set of one behind what stands in for a load balancer, as one service and as two."""
@@ -119,7 +131,7 @@ class Deployments:
         primary = servers.members[0]
         one, two = (BalancerProcess([primary.address] * services).uri for services in (1, 2))
         facts = await _facts(self._reactor, "load-balanced", primary, None)
-        return Deployment(facts, one, one, self._reactor, servers, primary, two)
+        return Deployment(facts, one, self._reactor, servers, primary, two)
 
     def stop(self) -> defer.Deferred[Any]:
         """Stop what was started; the end of the process does as much."""

@@ -246,8 +246,10 @@ class ReplicaSetTests(TestCase):
         fourth = await replica_set.primary()
         self.assertIsNot(third, fourth)
         await replica_set.restart(third)
-        hello = await third.command("admin", {"hello": 1})
-        self.assertTrue(hello["secondary"] or hello["isWritablePrimary"])  # the one that was frozen may have lost again
+        last = await replica_set.settled()
+        for member in replica_set.members:
+            hello = await member.command("admin", {"hello": 1})
+            self.assertEqual((hello["secondary"], hello["primary"]), (member is not last, f"127.0.0.1:{last.port}"))
 
         folders = [member.folder for member in replica_set.members]
         await replica_set.stop()

@@ -116,7 +116,8 @@ class ReplicaSet:
             config = self._config(1, FIRST_ELECTION)
             await self.members[0].command("admin", {"replSetInitiate": config})
             await self._insist(self._has_root_user, "no root user could be made")
-            await self._insist(self._is_calm, "no primary, or not all members follow it")
+            await self._insist(self._has_timeouts, "the first election's timeouts still hold")
+            await self.settled()
         except BaseException:
             await self.stop()
             raise
@@ -161,9 +162,9 @@ class ReplicaSet:
                 member.credentials = ROOT
         return True
 
-    async def _is_calm(self) -> bool:
+    async def _has_timeouts(self) -> bool:
         """After the first election, which is wanted at once, put the timeouts where tests want them; whether all
-        members know them and follow the same primary, so that no test begins before that.
+        members know them.
         """
         primary = await self.primary()
         current = (await primary.command("admin", {"replSetGetConfig": 1}))["config"]
@@ -174,9 +175,10 @@ class ReplicaSet:
             current["settings"] |= wanted
             current["version"] += 1
             await primary.command("admin", {"replSetReconfig": current})
-        hellos = [await member.command("admin", {"hello": 1}) for member in self.members]
-        follow = {(hello.get("primary"), hello.get("setVersion")) for hello in hellos}
-        return all(map(_takes_reads, hellos)) and follow == {(":".join(map(str, primary.address)), current["version"])}
+        return {hello.get("setVersion") for hello in await self._hellos()} == {current["version"]}
+
+    async def _hellos(self) -> list[dict[str, Any]]:
+        return [await member.command("admin", {"hello": 1}) for member in self.members]
 
     def _until_ready(self, member: Mongod) -> defer.Deferred[bool]:
         async def ready() -> bool:
@@ -220,6 +222,23 @@ class ReplicaSet:
             return bool((await member.command("admin", {"hello": 1})).get("isWritablePrimary"))
         except PyMongoError:
             return False
+
+    def settled(self) -> defer.Deferred[Mongod]:
+        """Wait until one member is primary and every other one is its secondary, as after an election.
+
+        :returns: a Deferred that fires with the primary. It fails with :class:`NotInTime` after ``start_timeout``
+            seconds, and with :class:`~txmongo.errors.AutoReconnect` if a member does not run. A frozen one is awaited.
+        """
+        return defer.Deferred.fromCoroutine(self._settled())
+
+    async def _settled(self) -> Mongod:
+        await self._insist(self._follow_one, "no primary, or not all members follow it")
+        return await self.primary()
+
+    async def _follow_one(self) -> bool:
+        hellos = await self._hellos()
+        writable = [hello["me"] for hello in hellos if hello.get("isWritablePrimary")]
+        return all(map(_takes_reads, hellos)) and writable == list({hello.get("primary") for hello in hellos})
 
     def step_down(self, seconds: int = 60) -> defer.Deferred[Mongod]:
         """Make the primary step down.

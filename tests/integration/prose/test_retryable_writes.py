@@ -5,7 +5,6 @@ Number 2 is in ``tests/integration/test_retries.py``; 4 and 5 want a sharded clu
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 from pymongo import monitoring
@@ -20,14 +19,6 @@ OVERLOAD = ["RetryableError", "SystemOverloadedError"]
 NOTHING_WRITTEN = "NoWritesPerformed"
 
 
-class Longest(Random):
-    """A jitter that shortens no pause: the fail point of the second error is in place before the retry comes."""
-
-    def random(self) -> float:
-        """The greatest."""
-        return 1.0
-
-
 class ErrorTests(CollectionTestCase):
     """A first error, and others from the moment on at which the client is told of it."""
 
@@ -40,11 +31,11 @@ class ErrorTests(CollectionTestCase):
         self.tried: Any = ConnectionPool(
             self.uri, event_listeners=[self.events], retryWrites=True, heartbeatFrequencyMS=500
         )
-        self.tried._executor._random = Longest()
         self.addCleanup(self.tried.disconnect)
         self.addCleanup(self.fail_point, mode="off")
         await self.tried.admin.command("ping")
         self.changes: list[defer.Deferred[Any]] = []
+        self.select = self.tried._topology.select_server
 
     def fail_point(self, mode: Any, **data: Any) -> defer.Deferred[Any]:
         """Have inserts fail, or no longer."""
@@ -54,13 +45,25 @@ class ErrorTests(CollectionTestCase):
         return self.client.admin.command(command)
 
     def then(self, mode: Any, **data: Any) -> Any:
-        """A listener that sets another fail point after the first failed insert."""
+        """A listener that sets another fail point after the first failed insert; the retry waits for that."""
 
         def listener(event: Any) -> None:
             if event.command_name == "insert" and not self.changes:
                 self.changes.append(self.fail_point(mode, **data))
+                self.patch(self.tried._topology, "select_server", self.select_after_change)
 
         return listener
+
+    def select_after_change(self, *arguments: Any, **options: Any) -> defer.Deferred[Any]:
+        """A server, when the fail point of the second error is in place."""
+        selected: defer.Deferred[Any] = defer.Deferred()
+
+        def changed(result: Any) -> Any:
+            self.select(*arguments, **options).chainDeferred(selected)
+            return result
+
+        self.changes[0].addBoth(changed)
+        return selected
 
     async def error(self) -> Any:
         """The error that an insert fails with in the end."""

@@ -112,7 +112,8 @@ class CollectionTestCase(TestCase):
         self.assertEqual(sessions.in_use, 0, "sessions that were not given back")
 
     async def fail_command(self, name: str, **data: Any) -> None:
-        """Have the server fail the next command of that name."""
+        """Have the server fail the next command of that name; if there is none, no other test's."""
+        self.addCleanup(self.client.admin.command, {"configureFailPoint": "failCommand", "mode": "off"})
         await self.client.admin.command(
             {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": {"failCommands": [name], **data}}
         )

@@ -232,7 +232,7 @@ class ReplicaSetTests(TestCase):
         self.assertEqual((hello["setName"], len(hello["hosts"])), ("rs0", 3))
 
         first = await replica_set.primary()
-        second = await replica_set.step_down(1)
+        second = await replica_set.step_down(5)
         self.assertIsNot(first, second)
 
         replica_set.freeze(second)
@@ -261,7 +261,7 @@ class ReplicaSetTests(TestCase):
         self.addCleanup(replica_set.stop)
         status = await ask(replica_set.uri, "replSetGetStatus")
         self.assertEqual((status["set"], len(status["members"])), ("other", 2))
-        await replica_set.step_down(1)
+        await replica_set.step_down(10)
 
     async def test_primary_lost_at_the_start(self) -> None:
         """A primary that is too slow for the first election's short timeouts, and so loses its place, does no harm."""

@@ -425,15 +425,12 @@ class GridInTests(GridFSTestCase):
         grid_in = self.fs.new_file(chunk_size=4)
         await grid_in.write(TEN)
         await self.fs.indexes_created()
-        await self.client.admin.command(
-            {
-                "configureFailPoint": "failCommand",
-                "mode": {"skip": 1},
-                "data": {"failCommands": ["insert"], "errorCode": 8000},
-            }
-        )
+        off = {"configureFailPoint": "failCommand", "mode": "off"}
+        self.addCleanup(self.client.admin.command, off)
+        data = {"failCommands": ["insert"], "errorCode": 8000}
+        await self.client.admin.command({**off, "mode": {"skip": 1}, "data": data})
         await self.failure(grid_in.close(), OperationFailure)
-        await self.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        await self.client.admin.command(off)
         await grid_in.close()
         self.assertEqual(await (await self.fs.get(grid_in._id)).read(), TEN)
 

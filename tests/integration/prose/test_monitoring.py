@@ -92,7 +92,7 @@ class MonitoringTests(CollectionTestCase):
         self.addCleanup(self.client.admin.command, {**fail_point, "mode": "off"})
         await self.client.admin.command({**fail_point, "mode": {"times": 1000}, "data": data})
         [server] = client._topology.servers.values()
-        await journal.until(lambda: server.description.round_trip_time > 0.25).addTimeout(10.0, reactor)
+        await journal.until(lambda: server.description.round_trip_time > 0.25).addTimeout(60.0, reactor)
 
 
 class ReplicaSetMonitoringTests(MonitoringTests):

@@ -15,12 +15,13 @@ from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
+from txmongo._sdam import superseded
 from txmongo._testing.den import wait_until
 from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
 from txmongo.testing import Mongod, ReplicaSet
 
-__all__ = ["CollectionTestCase", "Commands", "freeze", "replica_set", "standalone", "until_frozen"]
+__all__ = ["CollectionTestCase", "Commands", "be_patient", "freeze", "replica_set", "standalone", "until_frozen"]
 
 _PARAMETERS = {"enableTestCommands": 1}
 _running: dict[str, Any] = {}
@@ -53,6 +54,15 @@ async def freeze(members: ReplicaSet, member: Mongod) -> None:
 async def until_frozen(member: Mongod) -> None:
     """Wait until all threads of a server that was frozen have stopped: a busy machine takes a while for that."""
     await wait_until(reactor, lambda: all(state == "T" for state in _states(member)), 20, f"{member!r} did not freeze")
+
+
+def be_patient(case: TestCase) -> None:
+    """Give former primaries until the end of the test all the time that a busy machine may need to say that they live.
+
+    It is for those that step down: with less they might be taken for dead, and their pools cleared.
+    """
+    case.patch(superseded, "_LEAST_PATIENCE", 30.0)
+    case.patch(superseded, "_GREATEST_PATIENCE", 30.0)
 
 
 def _states(member: Mongod) -> list[str]:

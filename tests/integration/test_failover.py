@@ -17,6 +17,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.integration.servers import be_patient
 from tests.integration.workload import MAJORITY, PrimaryProbe, Workload, first
 from txmongo._cmap.connector import Connector
 from txmongo._cmap.pool import Pool
@@ -122,8 +123,9 @@ class FailoverTestCase(TestCase):
                 return False
             primaries = sum(bool(state["isWritablePrimary"]) for state in states)
             secondaries = sum(bool(state["secondary"]) for state in states)
-            terms = {state["lastWrite"]["opTime"]["t"] for state in states}
-            return primaries == 1 and secondaries == len(states) - 1 and len(terms) == 1
+            if primaries != 1 or secondaries != len(states) - 1:
+                return False
+            return len({state["lastWrite"]["opTime"]["t"] for state in states}) == 1
 
         await until(well, "the set did not recover")
 
@@ -396,6 +398,7 @@ class SurvivalTests(FailoverTestCase):
     async def test_get_more(self) -> None:
         """A cursor goes on where the primary was after it has stepped down, and no pool is cleared."""
         await self.connect()
+        be_patient(self)
         await self.things.insert_many([{"_id": number} for number in range(5)])
         cursor = self.things.find(batch_size=2, sort=[("_id", 1)])
         found = [document["_id"] for document in await cursor.next_batch()]

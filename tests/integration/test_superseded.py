@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.monitoring import PoolClearedEvent
 from twisted.internet import defer
 
-from tests.integration.servers import Commands, freeze
+from tests.integration.servers import Commands, be_patient, freeze
 from tests.integration.test_failover import APP_NAME, Clearings, FailoverTestCase
 from tests.integration.workload import MAJORITY
 from txmongo.connection import ConnectionPool
@@ -246,9 +246,10 @@ class OrderlyTests(SupersededTestCase):
     async def test_step_down(self) -> None:
         """What it is busy with is finished: a query in flight, and the cursor of another one."""
         await self.connect(retryReads=False)
+        be_patient(self)
         cursor = self.things.find({}, batch_size=10, sort=[("_id", 1)])
         first = await cursor.next_batch()
-        query = {"_id": {"$lt": 50}, "$where": "sleep(100); return true"}
+        query = {"_id": {"$lt": 50}, "$where": "sleep(250); return true"}
         slow = self.things.find(query).to_list()
         await self.step_down(2)
         await self.things.update_one({"_id": 0}, {"$inc": {"count": 1}})

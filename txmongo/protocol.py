@@ -88,7 +88,7 @@ from txmongo._wire.header import (
     OP_UPDATE,
     next_request_id,
 )
-from txmongo._wire.op_msg import EMPTY_DOCUMENT, MORE_TO_COME, encode_command, single_body
+from txmongo._wire.op_msg import BODY_OFFSET, MORE_TO_COME, SMALLEST_REPLY, encode_command, single_body
 from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import (
     AutoReconnect,
@@ -167,9 +167,6 @@ _ids_and_opcode = struct.Struct("<iii").unpack_from
 #: length of its document.
 _start_of_reply = struct.Struct("<i4xi9si").unpack_from
 _PLAIN_START = struct.pack("<iIB", OP_MSG, 0, 0)
-#: Where the document of a message with one section begins.
-_BODY_AT = 21
-_SMALLEST_REPLY = _BODY_AT + len(EMPTY_DOCUMENT)
 
 #: Where an OP_MSG has its command's name: after header, flags, section kind, the body's length and its first type.
 _NAME_OFFSET = 26
@@ -262,7 +259,7 @@ class _CommandWaiter(_Waiter):
                 document["ok"] = 1.0
                 return document
         # Not sliced: of a large reply a copy costs as much as a part of the decoding.
-        body = memoryview(frame)[_BODY_AT:]
+        body = memoryview(frame)[BODY_OFFSET:]
         return _document(body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
 
     def take(self, reply: Any) -> Any:
@@ -849,7 +846,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         """
         size = len(frame)
         waiters = self._waiters
-        if size < _SMALLEST_REPLY or not waiters:
+        if size < SMALLEST_REPLY or not waiters:
             return False
         waiter = waiters[0]
         length, response_to, start, body_size = _start_of_reply(frame)
@@ -857,7 +854,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             response_to != waiter.request_id
             or start != _PLAIN_START
             or length != size
-            or body_size != size - _BODY_AT
+            or body_size != size - BODY_OFFSET
             or frame[-1]
             or waiter.__class__ is not _CommandWaiter
             or size > self._decoder.max_message_size

@@ -19,10 +19,12 @@ from txmongo._wire.header import HEADER, HEADER_SIZE, OP_MSG, Opcode, ProtocolEr
 from txmongo._wire.reader import Reader, to_cstring
 
 __all__ = [
+    "BODY_OFFSET",
     "CHECKSUM_PRESENT",
     "EMPTY_DOCUMENT",
     "EXHAUST_ALLOWED",
     "MORE_TO_COME",
+    "SMALLEST_REPLY",
     "EncodedMsg",
     "Msg",
     "encode_command",
@@ -50,8 +52,9 @@ _COMMAND_START: Final = struct.Struct("<iiiiIB")
 #: From the opcode on: the opcode, the flag bits, the kind of the first section and the length of its document.
 _REPLY_START: Final = struct.Struct("<iIBi")
 _REPLY_START_OFFSET: Final = 12
-_BODY_OFFSET: Final = _COMMAND_START.size
-_SMALLEST_REPLY: Final = _BODY_OFFSET + len(EMPTY_DOCUMENT)
+#: Where the document of a message with one section begins, and what such a message has at the least.
+BODY_OFFSET: Final = _COMMAND_START.size
+SMALLEST_REPLY: Final = BODY_OFFSET + len(EMPTY_DOCUMENT)
 
 
 def encode_command(request_id: int, body: bytes, flag_bits: int = 0) -> bytes:
@@ -60,7 +63,7 @@ def encode_command(request_id: int, body: bytes, flag_bits: int = 0) -> bytes:
     :param body: the command in BSON.
     :param flag_bits: any but :data:`CHECKSUM_PRESENT`, for which :meth:`Msg.encode` is there.
     """
-    return _COMMAND_START.pack(_BODY_OFFSET + len(body), request_id, 0, OP_MSG, flag_bits, _BODY_KIND) + body
+    return _COMMAND_START.pack(BODY_OFFSET + len(body), request_id, 0, OP_MSG, flag_bits, _BODY_KIND) + body
 
 
 def single_body(frame: bytes) -> bytes | None:
@@ -71,11 +74,11 @@ def single_body(frame: bytes) -> bytes | None:
     :param frame: a whole message, as :class:`txmongo._wire.decoder.Decoder` returns it.
     """
     size = len(frame)
-    if size < _SMALLEST_REPLY:
+    if size < SMALLEST_REPLY:
         return None
     start = _REPLY_START.unpack_from(frame, _REPLY_START_OFFSET)
-    if start == (OP_MSG, 0, _BODY_KIND, size - _BODY_OFFSET) and not frame[-1]:
-        return frame[_BODY_OFFSET:]
+    if start == (OP_MSG, 0, _BODY_KIND, size - BODY_OFFSET) and not frame[-1]:
+        return frame[BODY_OFFSET:]
     return None
 
 
@@ -199,7 +202,7 @@ class Msg:
         """Return the length of the whole message, header included."""
         if self.wire is not None:
             return len(self.wire)
-        size = _BODY_OFFSET + len(self.body)
+        size = BODY_OFFSET + len(self.body)
         if self._has_checksum():
             size += _CHECKSUM_SIZE
         for name, documents in self.payload.items():

@@ -14,6 +14,7 @@ from typing import Any
 WHOLE = (
     "txmongo/_wire/*",
     "txmongo/protocol.py",
+    "txmongo/_waiters.py",
     "txmongo/_cmap/choice.py",
     "txmongo/_ops/retry.py",
 )

@@ -26,7 +26,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmongo import _auth as auth
-from txmongo import _pymongo
 from txmongo._auth import MongoAuthenticationError
 from txmongo._legacy.last_error import NOT_ANSWERED, check_last_error, last_error
 from txmongo._legacy.messages import (
@@ -69,10 +68,10 @@ from txmongo._legacy.protocols import (
     MongoServerProtocol,
 )
 from txmongo._transports import PART, LargeParts, direct_write, large_parts, write_on
+from txmongo._waiters import BatchWaiter, CommandWaiter, LateWaiter, Waiter, reply_document
 from txmongo._wire import op_compressed
 from txmongo._wire.arriving import ArrivingBatch
 from txmongo._wire.decoder import Frame, decode_message
-from txmongo._wire.envelope import take_times
 from txmongo._wire.header import (
     DEFAULT_MAX_MESSAGE_SIZE,
     OP_COMPRESSED,
@@ -96,7 +95,6 @@ from txmongo.errors import (
     InvalidOperation,
     ProtocolError,
     PyMongoError,
-    error_from_reply,
 )
 
 __all__ = [
@@ -190,108 +188,6 @@ _NEVER_COMPRESSED = frozenset(
 )
 
 
-class _Waiter:
-    """A request in flight: which reply is its, and who waits for it."""
-
-    __slots__ = ("_protocol", "deferred", "on_reply", "request_id")
-
-    def __init__(self, protocol: MongoProtocol, request_id: int, on_reply: Callable[[OpMsg], None] | None) -> None:
-        self._protocol = protocol
-        self.request_id = request_id
-        self.on_reply = on_reply
-        #: ``None`` once nobody waits any more: the reply is still to come and will be dropped.
-        self.deferred: Deferred[Any] | None = Deferred(self.cancelled)
-
-    def take(self, reply: Any) -> Any:
-        """What the Deferred fires with for a reply."""
-        return reply
-
-    def drop(self, reply: Any) -> None:
-        """A reply has come, and nobody waits for it."""
-
-    def cancelled(self, _deferred: Deferred[Any]) -> None:
-        """The caller gave up; Deferred.cancel fails it with CancelledError after this returns."""
-        self.deferred = None
-        if self.on_reply is not None:
-            # A stream has no last reply to wait for: only the end of the connection stops the server.
-            self._protocol.abort(AutoReconnect("a stream of replies was cancelled"))
-
-
-class _CommandWaiter(_Waiter):
-    """A command of :meth:`MongoProtocol.send_msg` in flight; it reads its own reply, which saves a callback."""
-
-    # Only _BatchWaiter has a batch, only _LateWaiter has on_late; the places are here so that a waiter can become one.
-    __slots__ = ("allowable_errors", "batch", "check", "clock", "codec_options", "on_late", "user_fields")
-
-    batch: ArrivingBatch
-    on_late: Callable[[bytes], None]
-
-    def __init__(
-        self,
-        protocol: MongoProtocol,
-        msg: OpMsg,
-        request_id: int,
-        codec_options: CodecOptions[Any],
-        check: bool,
-        allowable_errors: Container[int | str] | None,
-    ) -> None:
-        self._protocol = protocol
-        self.request_id = request_id
-        self.on_reply = None
-        self.deferred = Deferred(self.cancelled)
-        self.codec_options = codec_options
-        self.user_fields = msg.user_fields
-        self.clock = msg.clock
-        self.check = check
-        self.allowable_errors = allowable_errors
-
-    def read(self, frame: Frame) -> Any:
-        """The reply's document.
-
-        :param frame: a message whose one section is a document.
-        :raises PyMongoError: it says of an error.
-        """
-        if self.clock is not None:
-            # A bytearray is larger than what it looks into.
-            content = take_times(frame, self.clock)  # type: ignore[arg-type]
-            if content is not None:
-                document: Any = bson.decode(content, self.codec_options)
-                document["ok"] = 1.0
-                return document
-        # Not sliced: of a large reply a copy costs as much as a part of the decoding.
-        body = memoryview(frame)[BODY_OFFSET:]
-        return _document(body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
-
-    def take(self, reply: Any) -> Any:
-        """:meth:`read` for a message of any shape."""
-        if not isinstance(reply, OpMsg):
-            raise ProtocolError("the server answered a command by a message that is no OP_MSG")
-        return _document(reply.body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
-
-
-class _BatchWaiter(_CommandWaiter):
-    """A command in flight whose reply is a batch that is decoded while it arrives."""
-
-    __slots__ = ()
-
-    def take(self, reply: OpMsg) -> Any:
-        """What was left of the reply when all of it had come, with the documents that were taken out of it."""
-        document = _document(reply.body, self.codec_options, self.user_fields, False, None)
-        self.batch.complete(document)
-        return _checked(document, self.check, self.allowable_errors)
-
-
-class _LateWaiter(_CommandWaiter):
-    """A command in flight for which nobody waits, but whose reply somebody is to see all the same."""
-
-    __slots__ = ()
-
-    def drop(self, reply: Any) -> None:
-        """Show it, if it is one."""
-        if isinstance(reply, OpMsg):
-            self.on_late(bytes(reply.body))
-
-
 class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     """One connection to a MongoDB server.
 
@@ -324,7 +220,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         MongoServerProtocol.__init__(self)
         self.seconds: Callable[[], float] = time.monotonic
         self.last_received_at = 0.0
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._ready: list[Deferred[MongoProtocol]] = []
         self._abort_reason: BaseException | None = None
         self._lost = False
@@ -481,7 +377,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if getattr(self._send_raw_msg, "__func__", None) is not _send_raw_msg:
             # Somebody put another in its place and is to see every message.
             deferred = self._send_raw_msg(msg)
-            deferred.addCallback(_reply_document, codec_options, msg.user_fields, check, allowable_errors)
+            deferred.addCallback(reply_document, codec_options, msg.user_fields, check, allowable_errors)
             return deferred
         if self._abort_reason is not None:
             return fail(self._loss_error())
@@ -491,7 +387,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if msg.flag_bits & MORE_TO_COME:
             self._write_buffered(data, request_id)
             return succeed(None)
-        waiter = _CommandWaiter(self, msg, request_id, codec_options, check, allowable_errors)
+        waiter = CommandWaiter(self, msg, request_id, codec_options, check, allowable_errors)
         return self._write_request(data, waiter)
 
     def _send_raw_msg(self, msg: OpMsg) -> Deferred[Any]:
@@ -502,7 +398,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if msg.flag_bits & MORE_TO_COME:
             self._write_buffered(data, request_id)
             return succeed(None)
-        return self._write_request(data, _Waiter(self, request_id, None))
+        return self._write_request(data, Waiter(self, request_id, None))
 
     def _encoded(self, msg: OpMsg) -> tuple[int, bytes]:
         """A message's request id and its bytes as they leave."""
@@ -530,7 +426,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if self._abort_reason is not None:
             return fail(self._loss_error())
         request_id = next_request_id()
-        return self._write_request(msg.encode(request_id), _Waiter(self, request_id, on_reply))
+        return self._write_request(msg.encode(request_id), Waiter(self, request_id, on_reply))
 
     def command(
         self,
@@ -550,8 +446,8 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             return fail(self._loss_error())
         request_id = next_request_id()
         body = bson.encode({**command, "$db": database}, False, codec_options)
-        deferred = self._write_request(encode_command(request_id, body), _Waiter(self, request_id, None))
-        deferred.addCallback(_reply_document, codec_options, None, True, None)
+        deferred = self._write_request(encode_command(request_id, body), Waiter(self, request_id, None))
+        deferred.addCallback(reply_document, codec_options, None, True, None)
         return deferred
 
     def send_query(self, request: AnyMessage) -> Deferred[Reply]:
@@ -569,7 +465,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         if self._abort_reason is not None:
             return fail(self._loss_error())
         request_id = next_request_id()
-        deferred = self._write_request(request.encode(request_id), _Waiter(self, request_id, None))
+        deferred = self._write_request(request.encode(request_id), Waiter(self, request_id, None))
         return deferred.addCallback(check_reply)
 
     def resolve(self, request_id: int, document: Mapping[str, Any] | None) -> None:
@@ -592,11 +488,11 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         :param on_late: called with the reply's document in BSON; never, if the connection is lost before.
         """
         for waiter in self._waiters:
-            if waiter.request_id == request_id and isinstance(waiter, _CommandWaiter):
-                waiter.__class__ = _LateWaiter
+            if waiter.request_id == request_id and isinstance(waiter, CommandWaiter):
+                waiter.__class__ = LateWaiter
                 waiter.on_late = on_late
 
-    def _write_request(self, data: bytes, waiter: _Waiter) -> Deferred[Any]:
+    def _write_request(self, data: bytes, waiter: Waiter) -> Deferred[Any]:
         """Register the waiter, then write: a reply can never come for an unknown request."""
         waiters = self._waiters
         if waiters and waiters[-1].on_reply is not None:
@@ -825,19 +721,19 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def _decode_ahead(self) -> None:
         """Have documents taken out of a large reply that arrives, if they are the batch of a cursor."""
         waiter = self._waiters[0] if self._waiters else None
-        if waiter.__class__ is _CommandWaiter:
+        if waiter.__class__ is CommandWaiter:
             self._begin_batch(waiter)
-        if waiter.__class__ is _BatchWaiter:
+        if waiter.__class__ is BatchWaiter:
             waiter.batch.take(self._decoder)
 
-    def _begin_batch(self, waiter: _CommandWaiter) -> None:
-        """Make a :class:`_BatchWaiter` of the waiter if the reply that arrives is its and a batch."""
+    def _begin_batch(self, waiter: CommandWaiter) -> None:
+        """Make a :class:`BatchWaiter` of the waiter if the reply that arrives is its and a batch."""
         _, response_to, _ = _ids_and_opcode(self._decoder.buffer, 4)
         if waiter.deferred is not None and response_to == waiter.request_id:
             batch = ArrivingBatch.begin(self._decoder, waiter.codec_options)
             if batch is not None:
                 waiter.batch = batch
-                waiter.__class__ = _BatchWaiter
+                waiter.__class__ = BatchWaiter
 
     def _plain_reply(self, frame: Frame) -> bool:
         """Answer the oldest request with a frame if it is the plain reply to a command of :meth:`send_msg`.
@@ -856,7 +752,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
             or length != size
             or body_size != size - BODY_OFFSET
             or frame[-1]
-            or waiter.__class__ is not _CommandWaiter
+            or waiter.__class__ is not CommandWaiter
             or size > self._decoder.max_message_size
         ):
             return False
@@ -916,7 +812,7 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         else:
             deferred.callback(reply)
 
-    def _stream_goes_on(self, waiter: _Waiter, reply: OpMsg) -> None:
+    def _stream_goes_on(self, waiter: Waiter, reply: OpMsg) -> None:
         """A reply with moreToCome: the next one will answer this one's own id."""
         if waiter.on_reply is None:
             raise ProtocolError("the server sent a stream of replies that nobody asked for")
@@ -926,47 +822,6 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
 #: What a subclass may override to see replies before those who wait for them.
 _REPLY_HOOKS = ("handle", "handle_msg", "handle_MSG", "handle_reply", "handle_REPLY")
-
-
-def _reply_document(
-    reply: Any,
-    codec_options: CodecOptions[Any],
-    user_fields: Mapping[str, Any] | None,
-    check: bool,
-    allowable_errors: Container[int | str] | None,
-) -> Any:
-    """The document of a reply, checked.
-
-    :param reply: a Msg; ``None`` for an unacknowledged command, or a document that came on another connection, are left
-        as they are.
-    """
-    if not isinstance(reply, OpMsg):
-        return reply
-    return _document(reply.body, codec_options, user_fields, check, allowable_errors)
-
-
-def _document(
-    body: bytes | memoryview,
-    codec_options: CodecOptions[Any],
-    user_fields: Mapping[str, Any] | None,
-    check: bool,
-    allowable_errors: Container[int | str] | None,
-) -> Any:
-    """Decode the document of a reply and check it: the last step of every command."""
-    if user_fields is None:
-        document: Any = bson.decode(body, codec_options)
-    else:
-        document = _pymongo.decode_all_selective(body, codec_options, user_fields)[0]
-    return _checked(document, check, allowable_errors)
-
-
-def _checked(document: Any, check: bool, allowable_errors: Container[int | str] | None) -> Any:
-    """The document of a reply, unless it is an error that is to be raised."""
-    if check and document.get("ok") != 1:
-        error = error_from_reply(document, allowable_errors)
-        if error is not None:
-            raise error
-    return document
 
 
 #: As it is here: whether somebody put another in its place is looked at with every command.

@@ -19,7 +19,7 @@ import txmongo
 ROOT = Path(txmongo.__file__).parent
 LEAF, WIRE, PROTOCOL, CMAP, SDAM, OPS, FRONT, TESTING = range(8)
 PACKAGES = {"_wire": WIRE, "_cmap": CMAP, "_sdam": SDAM, "_ops": OPS, "_testing": TESTING}
-MODULES = {"protocol": PROTOCOL, "testing": TESTING}
+MODULES = {"protocol": PROTOCOL, "_waiters": PROTOCOL, "testing": TESTING}
 #: The old opcodes belong to those of today, and what the protocol offers to the protocol.
 LEGACY = {"_legacy": LEAF, "_legacy.last_error": LEAF, "_legacy.messages": WIRE, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}

@@ -24,7 +24,7 @@ __all__ = ["CaseRun", "Servers"]
 #: The least that drivers allow. After many a fail point the next heartbeat finds the server again, whenever that is.
 QUICK_HEARTBEAT_MS = 500
 #: Seconds: how long commands may take that nobody waits for, and how often to look.
-SETTLING_TIME = 1.0
+SETTLING_TIME = 10.0
 PAUSE = 0.01
 #: Failures of killAllSessions that do not matter: Interrupted, Unauthorized.
 IGNORED_KILL_FAILURES = (11601, 13)

@@ -74,6 +74,10 @@ class TimedAttempt(Attempt):
         self.limit.complete(command, self.operation, round_trip, self._owner.clock.seconds())
 
     def _expire(self) -> None:
+        """The time is over; a reply may have come while the reactor was held up, and is read in its next turn."""
+        self._timer = self._owner.clock.callLater(0, self._expire_unanswered)
+
+    def _expire_unanswered(self) -> None:
         self._timer = None
         self._expired = True
         assert self._sending is not None

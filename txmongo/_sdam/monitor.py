@@ -427,6 +427,10 @@ class ServerMonitor:
             self._timer = self._clock.callLater(seconds, self._timed_out, seconds)
 
     def _timed_out(self, seconds: float) -> None:
+        """The time is over; an answer may have come while the reactor was held up, and is read in its next turn."""
+        self._timer = self._clock.callLater(0, self._unanswered, seconds)
+
+    def _unanswered(self, seconds: float) -> None:
         self._timer = None
         self._failed(NetworkTimeout(f"{format_address(self.address)} did not answer hello within {seconds:.3g} s"))
 

@@ -87,6 +87,16 @@ class InFlightTests(TimedTestCase):
         self.assertEqual(len(self.wires), 1)
         self.assertIdle()
 
+    def test_held_up(self) -> None:
+        """A reply that came in time is taken, though a reactor that was held up first hears that the time is over."""
+        wire = self.opened()
+        waiting = self.start(self.after(0.01))
+        wire.read()
+        self.clock.callLater(0.01, wire.answer, {"ok": 1})  # called after what was to be called then already
+        self.clock.advance(0.5)
+        self.successResultOf(waiting)
+        self.assertIdle()
+
     def test_events(self) -> None:
         """Listeners hear of the timeout, once."""
         listener = Listener()

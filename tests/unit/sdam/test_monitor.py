@@ -119,6 +119,17 @@ class PollingTests(MonitorCase):
         self.assertEqual(self.connections.attempts, [A])
         self.stop()
 
+    def test_held_up(self) -> None:
+        """An answer that came in time counts, though a reactor that was held up first hears that the time is over."""
+        self.monitor.start()
+        protocol = self.connections.open(A, standalone())
+        self.clock.advance(10)
+        self.clock.callLater(20, protocol.answer, standalone())  # called after what was to be called then already
+        self.clock.advance(60)
+        self.assertEqual(self.types(), ["Standalone"] * 2)
+        self.assertIs(self.monitor.state, MonitorState.WAITING)
+        self.stop()
+
     def test_silent_server(self) -> None:
         """A hello without answer within connectTimeoutMS is a failed check, and the next one starts at once."""
         self.monitor.start()

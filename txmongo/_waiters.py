@@ -14,9 +14,9 @@ from bson.codec_options import CodecOptions
 from twisted.internet.defer import Deferred
 
 from txmongo import _pymongo
-from txmongo._wire.arriving import ArrivingBatch
+from txmongo._wire.arriving import ArrivingBatch, undisturbed
 from txmongo._wire.decoder import Frame
-from txmongo._wire.envelope import take_times
+from txmongo._wire.envelope import LARGE, take_times
 from txmongo._wire.op_msg import BODY_OFFSET, Msg
 from txmongo.errors import AutoReconnect, ProtocolError, error_from_reply
 
@@ -157,11 +157,18 @@ def _document(
     allowable_errors: Container[int | str] | None,
 ) -> Any:
     """Decode the document of a reply and check it: the last step of every command."""
-    if user_fields is None:
-        document: Any = bson.decode(body, codec_options)
+    if len(body) > LARGE:
+        document = undisturbed(_decode, body, codec_options, user_fields)
     else:
-        document = _pymongo.decode_all_selective(body, codec_options, user_fields)[0]
+        document = _decode(body, codec_options, user_fields)
     return _checked(document, check, allowable_errors)
+
+
+def _decode(body: bytes | memoryview, codec_options: CodecOptions[Any], user_fields: Mapping[str, Any] | None) -> Any:
+    """Decode the document of a reply."""
+    if user_fields is None:
+        return bson.decode(body, codec_options)
+    return _pymongo.decode_all_selective(body, codec_options, user_fields)[0]
 
 
 def _checked(document: Any, check: bool, allowable_errors: Container[int | str] | None) -> Any:

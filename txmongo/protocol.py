@@ -87,6 +87,7 @@ from txmongo._wire.header import (
     OP_UPDATE,
     next_request_id,
 )
+from txmongo._wire.op_compressed import decompress
 from txmongo._wire.op_msg import BODY_OFFSET, MORE_TO_COME, SMALLEST_REPLY, encode_command, single_body
 from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import (
@@ -778,8 +779,11 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
 
     def _other_frame_received(self, frame: Frame) -> None:
         """:meth:`_frame_received` for all but the plain reply to a command of :meth:`send_msg`."""
-        frame = bytes(frame)
         request_id, response_to, opcode = _ids_and_opcode(frame, 4)
+        if opcode == OP_COMPRESSED:
+            MongoProtocol._frame_received(self, decompress(frame, self._decoder.max_message_size))
+            return
+        frame = bytes(frame)
         waiters = self._waiters
         if not waiters or waiters[0].request_id != response_to:
             raise ProtocolError(f"the server answered request {response_to}, which is not the oldest one in flight")

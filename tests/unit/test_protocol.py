@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import bson
@@ -513,10 +514,10 @@ class EncodedMsgTests(SynchronousTestCase):
         self.clock = Clock()
         self.protocol, self.transport = connected()
 
-    def send(self) -> Deferred[Any]:
+    def send(self, options: CodecOptions[Any] = DEFAULT) -> Deferred[Any]:
         request_id = next_request_id()
         wire = encode_elements(request_id, [bson.encode({"find": "c", "$db": "d"})[4:-1]])
-        return self.protocol.send_msg(EncodedMsg(request_id, wire, 0, None, self.clock), DEFAULT, None)
+        return self.protocol.send_msg(EncodedMsg(request_id, wire, 0, None, self.clock), options, None)
 
     def test_times_are_taken(self) -> None:
         """The reply comes without the times, and the clock has the cluster time."""
@@ -555,6 +556,25 @@ class EncodedMsgTests(SynchronousTestCase):
             self.assertEqual(len(late), told)
         self.assertEqual(self.successResultOf(replies[0]), {"x": 1, "ok": 1.0})
         self.assertEqual(self.protocol.in_flight, 0)
+
+    def test_large_reply(self) -> None:
+        """One that has to be decoded in one piece is so without a collection of garbage, compressed or not."""
+        collected: list[bool] = []
+
+        class Document(dict[str, Any]):
+            def __setitem__(self, key: str, value: Any) -> None:
+                collected.append(gc.isenabled())
+                super().__setitem__(key, value)
+
+        documents = [{"_id": number} for number in range(10_000)]
+        for wrap in (lambda data: data, lambda data: compress(data, Zlib(-1))):
+            reply = self.send(CodecOptions(document_class=Document))
+            request = written(self.transport)[-1]
+            self.protocol.dataReceived(wrap(answer(request, {"documents": documents, "ok": 1.0})))
+            self.assertEqual(self.successResultOf(reply), {"documents": documents, "ok": 1.0})
+        self.assertEqual(len(collected), 2 * 10_002)
+        self.assertEqual(set(collected), {False})
+        self.assertTrue(gc.isenabled())
 
     def test_other_kind_of_message(self) -> None:
         """A command that is answered by anything but an OP_MSG fails."""

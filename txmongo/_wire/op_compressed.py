@@ -54,8 +54,8 @@ class Noop:
         return data
 
     @staticmethod
-    def decompress(data: bytes, size: int) -> bytes:
-        return data
+    def decompress(data: memoryview, size: int) -> bytes:
+        return bytes(data)
 
 
 @attrs.frozen
@@ -74,7 +74,7 @@ class Snappy:
         return compressed
 
     @staticmethod
-    def decompress(data: bytes, size: int) -> bytes:
+    def decompress(data: memoryview, size: int) -> bytes:
         # The library allocates what the block announces, so that is looked at first.
         if _snappy_size(data) != size:
             raise ProtocolError("a snappy block does not hold the announced size")
@@ -102,7 +102,7 @@ class Zlib:
         return zlib.compress(data, self.level)
 
     @staticmethod
-    def decompress(data: bytes, size: int) -> bytes:
+    def decompress(data: memoryview, size: int) -> bytes:
         return _inflate(zlib.decompressobj(), data, size)
 
 
@@ -122,7 +122,7 @@ class Zstd:
         return compressed
 
     @staticmethod
-    def decompress(data: bytes, size: int) -> bytes:
+    def decompress(data: memoryview, size: int) -> bytes:
         # The window is memory too, and none larger than the message itself is needed.
         window_log = max(_ZSTD_WINDOW_LOG, size.bit_length())
         options = {_zstd.DecompressionParameter.window_log_max: window_log}
@@ -156,7 +156,7 @@ def compress(message: bytes, compressor: Compressor) -> bytes:
     return b"".join((header, prefix, content))
 
 
-def decompress(frame: bytes, max_message_size: int) -> bytes:
+def decompress(frame: bytes | bytearray, max_message_size: int) -> bytes:
     """Return the message inside an OP_COMPRESSED, with its own header before it.
 
     :param frame: a whole OP_COMPRESSED, header included.
@@ -177,7 +177,7 @@ def decompress(frame: bytes, max_message_size: int) -> bytes:
     if not compressor.available():
         raise ProtocolError(f"the library for compressor {compressor.name} is not installed")
     try:
-        content = compressor.decompress(frame[_CONTENT_OFFSET:], size)
+        content = compressor.decompress(memoryview(frame)[_CONTENT_OFFSET:], size)
     except ProtocolError:
         raise
     except Exception as error:  # each library has exceptions of its own, none with a common base
@@ -187,7 +187,7 @@ def decompress(frame: bytes, max_message_size: int) -> bytes:
     return HEADER.pack(HEADER_SIZE + size, request_id, response_to, opcode) + content
 
 
-def _inflate(decompressor: Any, data: bytes, size: int) -> bytes:
+def _inflate(decompressor: Any, data: memoryview, size: int) -> bytes:
     """Inflate at most one byte more than ``size``, which is enough to tell that there is more."""
     content: bytes = decompressor.decompress(data, size + 1)
     if len(content) <= size and (decompressor.unused_data or not decompressor.eof):
@@ -195,7 +195,7 @@ def _inflate(decompressor: Any, data: bytes, size: int) -> bytes:
     return content
 
 
-def _snappy_size(data: bytes) -> int:
+def _snappy_size(data: memoryview) -> int:
     """Return the size that a snappy block announces: its first bytes, seven bits each, the lowest first."""
     size = 0
     for index, byte in enumerate(data[:5]):

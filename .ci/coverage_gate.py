@@ -15,6 +15,7 @@ WHOLE = (
     "txmongo/_wire/*",
     "txmongo/protocol.py",
     "txmongo/_waiters.py",
+    "txmongo/_legacy/protocol_methods.py",
     "txmongo/_cmap/choice.py",
     "txmongo/_ops/retry.py",
 )

@@ -19,15 +19,14 @@ from typing import Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmongo import _auth as auth
 from txmongo._auth import MongoAuthenticationError
-from txmongo._legacy.last_error import NOT_ANSWERED, check_last_error, last_error
+from txmongo._legacy.last_error import NOT_ANSWERED
 from txmongo._legacy.messages import (
     DELETE_SINGLE_REMOVE,
     INSERT_CONTINUE_ON_ERROR,
@@ -59,6 +58,7 @@ from txmongo._legacy.messages import (
     Update,
     check_reply,
 )
+from txmongo._legacy.protocol_methods import DEFAULT_MAX_BSON_SIZE, DEFAULT_MAX_WRITE_BATCH_SIZE, ProtocolMethods
 from txmongo._legacy.protocols import (
     AnyMessage,
     MongoClientProtocol,
@@ -92,7 +92,6 @@ from txmongo._wire.op_msg import BODY_OFFSET, MORE_TO_COME, SMALLEST_REPLY, enco
 from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import (
     AutoReconnect,
-    ConfigurationError,
     InvalidOperation,
     ProtocolError,
     PyMongoError,
@@ -152,9 +151,6 @@ __all__ = [
 
 OP_GETMORE = OP_GET_MORE
 
-# What a server's hello says of its limits if it says nothing.
-DEFAULT_MAX_BSON_SIZE = 16 * 1024 * 1024
-DEFAULT_MAX_WRITE_BATCH_SIZE = 1000
 INT_MAX = 2**31 - 1
 
 _log = Logger(namespace="txmongo.protocol")
@@ -189,7 +185,7 @@ _NEVER_COMPRESSED = frozenset(
 )
 
 
-class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
+class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
     """One connection to a MongoDB server.
 
     It may be used on its own, without a pool: ``connectionReady()`` tells when it is connected, :meth:`command` and
@@ -206,12 +202,6 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     :ivar late_reply_hook: called when the reply of a request comes for which nobody waits any more.
     """
 
-    min_wire_version: int | None = None
-    max_wire_version: int | None = None
-    max_bson_size: int | None = None
-    max_write_batch_size: int | None = None
-    last_write: Mapping[str, Any] | None = None
-    uri: Mapping[str, Any] | None = None
     compressor: Any = None
     in_large_parts = True
     lost_hook: Callable[[Failure], None] | None = None
@@ -249,15 +239,6 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
     def inflight(self) -> int:
         """How many requests have somebody waiting for their reply; TxMongo 15.2's name."""
         return sum(1 for waiter in self._waiters if waiter.deferred is not None)
-
-    def set_wire_versions(self, min_wire_version: int, max_wire_version: int) -> None:
-        """Note which wire versions the server speaks.
-
-        :param min_wire_version: the lowest, as its hello said.
-        :param max_wire_version: the highest.
-        """
-        self.min_wire_version = min_wire_version
-        self.max_wire_version = max_wire_version
 
     # --- the connection's life ---
 
@@ -526,116 +507,6 @@ class MongoProtocol(MongoServerProtocol, MongoClientProtocol):
         # The body comes first in what is sent; of an EncodedMsg there are only the bytes.
         name = data[_NAME_OFFSET : data.index(0, _NAME_OFFSET)]
         return data if name in _NEVER_COMPRESSED else op_compressed.compress(data, self.compressor)
-
-    # --- TxMongo's names ---
-
-    def send_QUERY(self, request: Query) -> Deferred[Reply]:
-        """Send an OP_QUERY and wait for its OP_REPLY: :meth:`send_query` under TxMongo 15.2's name.
-
-        Servers up to MongoDB 5.0 answer any query.
-
-        :param request: a :class:`Query`.
-        :returns: a Deferred that fires with the :class:`Reply`, and fails, as that of :meth:`send_query`.
-        """
-        return self.send_query(request)
-
-    def send_GETMORE(self, request: Getmore) -> Deferred[Reply]:
-        """Send an OP_GET_MORE, to a server up to MongoDB 5.0, and wait for its OP_REPLY.
-
-        :param request: a :class:`Getmore`.
-        :returns: a Deferred that fires with the :class:`Reply`, and fails, as that of :meth:`send_query`.
-        """
-        return self.send_query(request)
-
-    def send_op_query_command(self, database: str, query: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
-        """Send a command as an OP_QUERY; today's servers take only a hello this way.
-
-        :param database: the name of the database that it is for.
-        :param query: the whole command, its name first.
-        :returns: a Deferred that fires with the reply document; it fails as that of :meth:`send_query`.
-        """
-        request = Query(flags=QUERY_SLAVE_OK, collection=f"{database}.$cmd", query=query)
-        return self.send_query(request).addCallback(lambda reply: bson.decode(reply.documents[0]))
-
-    def init_from_hello_response(self, config: Mapping[str, Any]) -> None:
-        """Note the versions and limits of the server.
-
-        :param config: its reply to hello.
-        """
-        self.set_wire_versions(config.get("minWireVersion", 0), config.get("maxWireVersion", 0))
-        self.max_bson_size = config.get("maxBsonObjectSize", DEFAULT_MAX_BSON_SIZE)
-        self.max_write_batch_size = config.get("maxWriteBatchSize", DEFAULT_MAX_WRITE_BATCH_SIZE)
-        self.max_message_size = config.get("maxMessageSizeBytes", DEFAULT_MAX_MESSAGE_SIZE)
-
-    def authenticate(
-        self, database_name: str, username: str | None, password: str | None, mechanism: str = "DEFAULT"
-    ) -> Deferred[bool]:
-        """Authenticate this connection alone; that of all of a client's is
-        :meth:`ConnectionPool.authenticate() <txmongo.connection.ConnectionPool.authenticate>`.
-
-        Servers from MongoDB 6.0 on let a connection authenticate once.
-
-        :param database_name: whose user it is.
-        :param username: the user's name.
-        :param password: the password.
-        :param mechanism: ``SCRAM-SHA-256``, ``SCRAM-SHA-1``, ``PLAIN``, ``MONGODB-X509``, or ``DEFAULT`` for the better
-            SCRAM that the user has.
-        :returns: a Deferred that fires with ``True``. It fails with :class:`MongoAuthenticationError` if the mechanism
-            is none of these or the server refuses (then it is an :class:`~txmongo.errors.OperationFailure` too), with
-            :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
-        :raises TypeError: an argument is no str; with MONGODB-X509 name and password may be ``None``.
-        """
-        try:
-            credentials = auth.make_credentials(database_name, username, password, mechanism)
-        except (MongoAuthenticationError, ConfigurationError):
-            return fail()
-        done = Deferred.fromCoroutine(auth.authenticate_user(self, credentials))
-        return done.addCallback(lambda _: True)
-
-    def authenticate_mongo_cr(self, database_name: str, username: str, password: str) -> Deferred[bool]:
-        """Refused: MONGODB-CR was removed in MongoDB 4.0.
-
-        :param database_name: and the other arguments: see :meth:`authenticate`.
-        :returns: a Deferred that fails with :class:`MongoAuthenticationError`; it never fires otherwise.
-        """
-        return self.authenticate(database_name, username, password, "MONGODB-CR")
-
-    def authenticate_scram_sha1(self, database_name: str, username: str, password: str) -> Deferred[bool]:
-        """Authenticate this connection alone, with SCRAM-SHA-1.
-
-        :param database_name: and the other arguments: see :meth:`authenticate`.
-        :returns: a Deferred that fires with ``True``, and fails, as that of :meth:`authenticate`.
-        """
-        return self.authenticate(database_name, username, password, "SCRAM-SHA-1")
-
-    def authenticate_mongo_x509(
-        self, database_name: str, username: str | None = None, password: str | None = None
-    ) -> Deferred[bool]:
-        """Authenticate this connection alone, by the certificate that the client has shown in the TLS handshake.
-
-        :param database_name: and the other arguments: see :meth:`authenticate`.
-        :returns: a Deferred that fires with ``True``, and fails, as that of :meth:`authenticate`.
-        """
-        return self.authenticate(database_name, username, password, "MONGODB-X509")
-
-    def get_last_error(self, db: str, **options: Any) -> Deferred[dict[str, Any]]:
-        """How the last write on this connection ended.
-
-        After one of the old opcodes the server is asked (``getLastError``, which MongoDB has up to 5.0). Otherwise it
-        is what the last write command of the driver on this connection was answered.
-
-        :param db: a database, or a collection with its database in front.
-        :param options: ``w``, ``wtimeout``, ``j``, ``fsync``: what a server that is asked is to wait for.
-        :returns: a Deferred that fires with a document with ``err`` (``None``), ``n`` and, after an update,
-            ``updatedExisting`` and ``upserted``. It fails with :class:`~txmongo.errors.DuplicateKeyError`,
-            :class:`~txmongo.errors.WriteError` or another :class:`~txmongo.errors.OperationFailure` if the write
-            failed, with :class:`~txmongo.errors.AutoReconnect` if the connection is lost.
-        """
-        if self.last_write is not NOT_ANSWERED:
-            return execute(last_error, self.last_write)
-        # As a query: of what came as an OP_MSG the server keeps no account.
-        asked = self.send_op_query_command(db.split(".", 1)[0], {"getLastError": 1, **options})
-        return asked.addCallback(check_last_error)
 
     def _send(self, request: AnyMessage) -> int:
         if request.opcode in _OLD_WRITES:

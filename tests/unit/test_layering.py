@@ -21,7 +21,8 @@ LEAF, WIRE, PROTOCOL, CMAP, SDAM, OPS, FRONT, TESTING = range(8)
 PACKAGES = {"_wire": WIRE, "_cmap": CMAP, "_sdam": SDAM, "_ops": OPS, "_testing": TESTING}
 MODULES = {"protocol": PROTOCOL, "_waiters": PROTOCOL, "testing": TESTING}
 #: The old opcodes belong to those of today, and what the protocol offers to the protocol.
-LEGACY = {"_legacy": LEAF, "_legacy.last_error": LEAF, "_legacy.messages": WIRE, "_legacy.protocols": PROTOCOL}
+LEGACY = {"_legacy": LEAF, "_legacy.last_error": LEAF, "_legacy.messages": WIRE}
+LEGACY |= {"_legacy.protocol_methods": PROTOCOL, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}
 FRONTS |= {"_client_bulk", "_collection", "_deployment", "_gridfs", "_legacy", "_scope", "utils"}
 PROCESSES = {"ctypes", "multiprocessing", "subprocess"}

@@ -1002,7 +1002,7 @@ class HookTests(SynchronousTestCase):
     def test_bases(self) -> None:
         """Both names of each half are there, and the receiving half has an abstract base."""
         self.assertIs(MongoSenderProtocol, MongoClientProtocol)
-        self.assertEqual(MongoProtocol.__bases__, (MongoServerProtocol, MongoClientProtocol))
+        self.assertEqual(MongoProtocol.__bases__[-2:], (MongoServerProtocol, MongoClientProtocol))
         self.assertTrue(issubclass(MongoServerProtocol, MongoReceiverProtocol))
         self.assertRaises(TypeError, MongoReceiverProtocol)
 

@@ -14,10 +14,20 @@ from bson.son import SON
 from bson.timestamp import Timestamp
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.transports import (
+    AbortableTransport,
+    DirectTransport,
+    FillingTransport,
+    Gentle,
+    answer,
+    connected,
+    ping,
+    reply_to,
+    written,
+)
 from txmongo._pymongo import ZlibContext
 from txmongo._wire.decoder import Decoder, decode_message
 from txmongo._wire.envelope import encode_elements
@@ -25,7 +35,7 @@ from txmongo._wire.header import OP_COMPRESSED, next_request_id
 from txmongo._wire.op_compressed import Zlib, compress
 from txmongo._wire.op_legacy import Query, Reply
 from txmongo._wire.op_msg import EXHAUST_ALLOWED, MORE_TO_COME, EncodedMsg, Msg, encode_command
-from txmongo.errors import AutoReconnect, DuplicateKeyError, InvalidOperation, OperationFailure, ProtocolError
+from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure, ProtocolError
 from txmongo.protocol import (
     OP_INSERT,
     OP_MSG,
@@ -33,97 +43,15 @@ from txmongo.protocol import (
     OP_QUERY,
     QUERY_EXHAUST,
     REPLY_QUERY_FAILURE,
-    Getmore,
     Insert,
     KillCursors,
-    MongoAuthenticationError,
-    MongoClientProtocol,
-    MongoDecoder,
     MongoProtocol,
-    MongoReceiverProtocol,
-    MongoSenderProtocol,
     MongoServerProtocol,
 )
 from txmongo.protocol import Query as TheirQuery
 from txmongo.protocol import Reply as TheirReply
 
 DEFAULT: CodecOptions[Any] = CodecOptions()
-
-
-class AbortableTransport(StringTransport):
-    """A transport that notes whether it was aborted."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-
-class Gentle:
-    """A transport that cannot be aborted."""
-
-    disconnecting = False
-
-    def write(self, data: bytes) -> None:
-        """Into the void."""
-
-    def loseConnection(self) -> None:
-        self.disconnecting = True
-
-
-class DirectTransport(AbortableTransport):
-    """A transport that can be written to at once, as TCP can; it takes ``room`` bytes of each such write."""
-
-    room: Any = 1 << 30
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.direct: list[bytes] = []
-
-    def writeSomeData(self, data: bytes) -> Any:
-        if not isinstance(self.room, int):
-            return self.room
-        part = bytes(data[: self.room])
-        if part:
-            self.direct.append(part)
-        return len(part)
-
-
-class FillingTransport(DirectTransport):
-    """A transport that takes so many bytes of each direct write, one number or error for each."""
-
-    def __init__(self, rooms: list[Any]) -> None:
-        super().__init__()
-        self.rooms = rooms
-
-    def writeSomeData(self, data: bytes) -> Any:
-        self.room = self.rooms.pop(0)
-        return super().writeSomeData(data)
-
-
-def connected(transport: Any = None) -> tuple[MongoProtocol, Any]:
-    """A protocol on a transport in memory."""
-    protocol = MongoProtocol()
-    transport = AbortableTransport() if transport is None else transport
-    protocol.makeConnection(transport)
-    return protocol, transport
-
-
-def ping() -> Msg:
-    """A command."""
-    return Msg(body=bson.encode({"ping": 1, "$db": "admin"}))
-
-
-def written(transport: StringTransport) -> list[Any]:
-    """The messages that were written since the last call."""
-    frames = Decoder().feed(transport.value())
-    transport.clear()
-    return [decode_message(frame) for frame in frames]
-
-
-def answer(request: Any, document: dict[str, Any], flag_bits: int = 0) -> bytes:
-    """The reply to ``request``, under a new id."""
-    return Msg(next_request_id(), request.request_id, bson.encode(document), flag_bits).encode()
 
 
 class ReplyTests(SynchronousTestCase):
@@ -816,26 +744,8 @@ class ReadyTests(SynchronousTestCase):
         self.assertIn("db.example:27017", str(self.failureResultOf(reply, AutoReconnect).value))
 
 
-class LegacyTests(SynchronousTestCase):
-    """What MongoProtocol has for programs that speak the old opcodes themselves."""
-
-    def reply(self, request: Any, **fields: Any) -> bytes:
-        """An OP_REPLY to a request."""
-        return TheirReply(response_to=request.request_id, **fields).encode(next_request_id())
-
-    def test_query_and_get_more(self) -> None:
-        """send_QUERY and send_GETMORE, and send() with either, fire with the Reply, its documents being BSON."""
-        messages = (TheirQuery(collection="a.b", query={"x": 1}), Getmore(collection="a.b", cursor_id=7))
-        for message in messages:
-            for send in (MongoProtocol.send, MongoProtocol.send_query):
-                protocol, transport = connected()
-                waiting = send(protocol, message)
-                [request] = written(transport)
-                self.assertEqual(protocol.inflight(), 1)
-                protocol.dataReceived(self.reply(request, cursor_id=7, documents=[{"x": 1}]))
-                reply = self.successResultOf(waiting)
-                self.assertIsInstance(reply, TheirReply)
-                self.assertEqual((reply.cursor_id, reply.n_returned, reply.documents[0].decode()), (7, 1, {"x": 1}))
+class OldOpcodeTests(SynchronousTestCase):
+    """What becomes of the old opcodes on a connection, and of replies where a subclass wants to see them."""
 
     def test_failure(self) -> None:
         """A reply that says of a failure fails the request alone."""
@@ -843,7 +753,7 @@ class LegacyTests(SynchronousTestCase):
         waiting = protocol.send_QUERY(TheirQuery(collection="a.b"))
         [request] = written(transport)
         document = {"$err": "bad query", "code": 2}
-        protocol.dataReceived(self.reply(request, response_flags=REPLY_QUERY_FAILURE, documents=[document]))
+        protocol.dataReceived(reply_to(request, response_flags=REPLY_QUERY_FAILURE, documents=[document]))
         self.assertEqual(self.failureResultOf(waiting, OperationFailure).value.code, 2)
         self.assertFalse(transport.aborted)
 
@@ -851,40 +761,6 @@ class LegacyTests(SynchronousTestCase):
         """A query for a stream of replies is refused."""
         protocol, _ = connected()
         self.assertRaises(InvalidOperation, protocol.send_QUERY, TheirQuery(flags=QUERY_EXHAUST))
-
-    def test_command_by_query(self) -> None:
-        """send_op_query_command asks the database's $cmd collection and gives the document."""
-        protocol, transport = connected()
-        waiting = protocol.send_op_query_command("admin", {"isMaster": 1})
-        [request] = written(transport)
-        self.assertEqual((request.collection, bson.decode(request.query)), ("admin.$cmd", {"isMaster": 1}))
-        protocol.dataReceived(self.reply(request, documents=[{"ok": 1}]))
-        self.assertEqual(self.successResultOf(waiting), {"ok": 1})
-
-    def test_hello(self) -> None:
-        """init_from_hello_response notes versions and limits, and what servers have that do not tell them."""
-        protocol, _ = connected()
-        protocol.init_from_hello_response({"maxWireVersion": 17, "maxBsonObjectSize": 1, "maxMessageSizeBytes": 99})
-        self.assertEqual((protocol.min_wire_version, protocol.max_wire_version), (0, 17))
-        self.assertEqual((protocol.max_bson_size, protocol.max_message_size), (1, 99))
-        self.assertEqual(protocol.max_write_batch_size, 1000)
-
-    def test_authentication(self) -> None:
-        """A mechanism that is gone fails at once; a certificate's is one command, a SCRAM begins by asking for it."""
-        protocol, transport = connected()
-        self.failureResultOf(protocol.authenticate_mongo_cr("db", "user", "pencil"), MongoAuthenticationError)
-        self.assertEqual(written(transport), [])
-        done = protocol.authenticate_mongo_x509("$external", "CN=me")
-        [request] = written(transport)
-        command = request.to_dict()
-        self.assertEqual((command["authenticate"], command["mechanism"]), (1, "MONGODB-X509"))
-        protocol.dataReceived(answer(request, {"ok": 1, "dbname": "$external", "user": "CN=me"}))
-        self.assertIs(self.successResultOf(done), True)
-        begun = protocol.authenticate_scram_sha1("db", "user", "pencil")
-        [request] = written(transport)
-        self.assertEqual(request.to_dict()["saslStart"], 1)
-        protocol.connectionLost(Failure(ConnectionDone()))
-        self.failureResultOf(begun, AutoReconnect)
 
     def test_send(self) -> None:
         """What is no write leaves the outcome of the last one as it is."""
@@ -910,7 +786,7 @@ class LegacyTests(SynchronousTestCase):
             query = protocol.send_QUERY(TheirQuery())
             requests = written(transport)
             protocol.dataReceived(answer(requests[0], {"ok": 1, "n": 1}))
-            protocol.dataReceived(self.reply(requests[1], documents=[{"ok": 1}]))
+            protocol.dataReceived(reply_to(requests[1], documents=[{"ok": 1}]))
             self.assertEqual(self.successResultOf(command), {"ok": 1, "n": 1})
             self.assertEqual(self.successResultOf(query).n_returned, 1)
             self.assertEqual(len(seen), 2 if hook == "handle" else 1, hook)
@@ -923,136 +799,6 @@ class LegacyTests(SynchronousTestCase):
         seeing.dataReceived(answer(Msg(request_id=99), {"ok": 1}))
         self.assertTrue(transport.aborted)
 
-    def test_last_error(self) -> None:
-        """Of a write command the driver tells what it was answered; of an old opcode only the server knows."""
-        protocol, transport = connected()
-        self.assertEqual(self.successResultOf(protocol.get_last_error("db"))["n"], 0)
-        protocol.last_write = {"ok": 1, "n": 3}
-        self.assertEqual(self.successResultOf(protocol.get_last_error("db"))["n"], 3)
-        protocol.last_write = {"ok": 1, "n": 0, "writeErrors": [{"code": 11000, "errmsg": "no"}]}
-        self.failureResultOf(protocol.get_last_error("db"), DuplicateKeyError)
-        protocol.send_INSERT(Insert(collection="db.things"))
-        waiting = protocol.get_last_error("db.things", w=2)
-        request = written(transport)[-1]
-        self.assertEqual((request.collection, bson.decode(request.query)), ("db.$cmd", {"getLastError": 1, "w": 2}))
-        protocol.dataReceived(self.reply(request, documents=[{"ok": 1, "err": "E11000", "code": 11000}]))
-        self.failureResultOf(waiting, DuplicateKeyError)
-
     def test_constants(self) -> None:
         """The flags of OP_MSG are those of the wire layer."""
         self.assertEqual(OP_MSG_EXHAUST_ALLOWED, EXHAUST_ALLOWED)
-
-
-class HookTests(SynchronousTestCase):
-    """The two halves that other programs build on."""
-
-    MESSAGES = ("REPLY", "MSG", "UPDATE", "INSERT", "QUERY", "GETMORE", "DELETE", "KILL_CURSORS")
-
-    def messages(self) -> dict[str, Any]:
-        """One message of each kind, by the name of its hook."""
-        import txmongo.protocol as module
-
-        return {
-            "REPLY": module.Reply(),
-            "MSG": Msg(),
-            "UPDATE": module.Update(collection="a.b"),
-            "INSERT": module.Insert(collection="a.b"),
-            "QUERY": module.Query(collection="a.b"),
-            "GETMORE": module.Getmore(collection="a.b"),
-            "DELETE": module.Delete(collection="a.b"),
-            "KILL_CURSORS": module.KillCursors(cursors=[1]),
-        }
-
-    def test_round_trip(self) -> None:
-        """What each send_ method writes calls the hook of its kind at the other end."""
-        for kind, message in self.messages().items():
-            seen: list[str] = []
-            server = type(
-                "Server",
-                (MongoServerProtocol,),
-                {f"handle_{k}": lambda self, request, k=k, seen=seen: seen.append(k) for k in self.MESSAGES},
-            )()
-            server.makeConnection(AbortableTransport())
-            client = MongoClientProtocol()
-            transport = AbortableTransport()
-            client.makeConnection(transport)
-            self.assertGreater(getattr(client, f"send_{kind}")(message), 0)
-            server.dataReceived(transport.value())
-            self.assertEqual(seen, [kind])
-
-    def test_lower_case_hooks(self) -> None:
-        """A hook by its lower-case name is called, and then the other one is not."""
-        seen: list[str] = []
-
-        class Server(MongoServerProtocol):
-            def handle_query(self, request: Any) -> None:
-                seen.append("query")
-
-            def handle_QUERY(self, request: Any) -> None:
-                seen.append("QUERY")
-
-            def handle_KILL_CURSORS(self, request: Any) -> None:
-                seen.append("KILL_CURSORS")
-
-        server = Server()
-        for kind in ("QUERY", "KILL_CURSORS"):
-            server.dataReceived(self.messages()[kind].encode(1))
-        self.assertEqual(seen, ["query", "KILL_CURSORS"])
-
-    def test_bases(self) -> None:
-        """Both names of each half are there, and the receiving half has an abstract base."""
-        self.assertIs(MongoSenderProtocol, MongoClientProtocol)
-        self.assertEqual(MongoProtocol.__bases__[-2:], (MongoServerProtocol, MongoClientProtocol))
-        self.assertTrue(issubclass(MongoServerProtocol, MongoReceiverProtocol))
-        self.assertRaises(TypeError, MongoReceiverProtocol)
-
-    def test_send(self) -> None:
-        """send() takes the method for the message's kind, each time under a new request id."""
-        client = MongoClientProtocol()
-        transport = AbortableTransport()
-        client.makeConnection(transport)
-        ids = [client.send(message) for message in self.messages().values()]
-        self.assertEqual([message.request_id for message in written(transport)], ids)
-        self.assertEqual(len(set(ids)), len(ids))
-
-    def test_default_hooks(self) -> None:
-        """The hooks do nothing unless they are overridden."""
-        server = MongoServerProtocol()
-        transport = AbortableTransport()
-        server.makeConnection(transport)
-        for message in self.messages().values():
-            server.dataReceived(message.encode(1))
-        self.assertEqual((transport.value(), transport.aborted), (b"", False))
-
-    def test_garbage(self) -> None:
-        """A server closes a connection that does not speak the protocol."""
-        server = MongoServerProtocol()
-        transport = AbortableTransport()
-        server.makeConnection(transport)
-        server.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
-        self.assertTrue(transport.aborted)
-
-    def test_unknown_message(self) -> None:
-        """A message without a hook is passed over."""
-
-        class Deaf(MongoServerProtocol):
-            handle_msg = None  # type: ignore[assignment]
-
-        Deaf().handle(Msg())
-
-    def test_fails_before_connecting(self) -> None:
-        """There is nothing to close before there is a connection."""
-        MongoServerProtocol().fail(ValueError("not wanted"))
-
-    def test_decoder(self) -> None:
-        """MongoDecoder gives whole messages one at a time and None when there is no more."""
-        decoder = MongoDecoder()
-        data = ping().encode(1) + ping().encode(2)
-        decoder.feed(data[:-1])
-        self.assertEqual(decoder.dataBuffer, data[:-1])
-        self.assertIs(iter(decoder), decoder)
-        self.assertEqual(next(decoder).request_id, 1)
-        self.assertIs(decoder.next(), None)
-        decoder.feed(data[-1:])
-        self.assertEqual(decoder.next().request_id, 2)
-        self.assertEqual(decoder.dataBuffer, b"")

@@ -9,9 +9,9 @@ import bson
 from bson.codec_options import CodecOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.transports import AbortableTransport
 from tests.unit.wire import samples
 from txmongo._wire.op_msg import Msg
 from txmongo.errors import OperationFailure
@@ -20,15 +20,6 @@ from txmongo.protocol import MongoProtocol
 DEFAULT: CodecOptions[Any] = CodecOptions()
 FIND = bson.encode({"find": "c", "$db": "d"})
 PING = bson.encode({"ping": 1, "$db": "admin"})
-
-
-class Transport(StringTransport):
-    """A transport that notes whether it was aborted."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
 
 
 class Conversation:
@@ -40,7 +31,7 @@ class Conversation:
 
     def __init__(self, protocol: MongoProtocol | None = None, room: int = 1000) -> None:
         self.protocol = MongoProtocol() if protocol is None else protocol
-        self.protocol.makeConnection(Transport())
+        self.protocol.makeConnection(AbortableTransport())
         self.protocol._decoder.room = room
         self.results: list[Any] = []
         self.most = 0

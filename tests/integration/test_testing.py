@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.integration.servers import until_frozen
+from txmongo._testing import mongod as testing_mongod
 from txmongo.testing import (
     CertificateAuthority,
     FakeServer,
@@ -86,6 +87,30 @@ class MongodTests(TestCase):
         self.assertEqual(mongod.address, address)
         found = await mongod.command("test", {"find": "c"})
         self.assertEqual(found["cursor"]["firstBatch"], [{"_id": 1}])
+
+    async def test_port_taken(self) -> None:
+        """If somebody takes its port first it starts on another one; for its old one it waits until that is free."""
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        number = taken.getsockname()[1]
+        found = [number, number]
+        free_port = testing_mongod.free_port
+        self.patch(testing_mongod, "free_port", lambda host: found.pop() if found else free_port(host))
+        mongod = await Mongod(reactor).start()
+        self.addCleanup(mongod.stop)
+        self.assertEqual(found, [])
+        self.assertNotEqual(mongod.port, number)
+        self.assertEqual((await ask(mongod.uri, "ping"))["ok"], 1)
+        await mongod.kill()
+        taken = socket.create_server(mongod.address)
+        self.addCleanup(taken.close)
+        starting = mongod.start()
+        while mongod.log().count("Address already in use") < 4:
+            await task.deferLater(reactor, 0.01)
+        self.assertNoResult(starting)
+        taken.close()
+        await starting
+        self.assertEqual((await ask(mongod.uri, "ping"))["ok"], 1)
 
     async def test_auth(self) -> None:
         """With auth the URI carries a root user, and without credentials nothing is allowed."""

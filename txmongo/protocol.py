@@ -69,7 +69,6 @@ from txmongo._legacy.protocols import (
 )
 from txmongo._transports import PART, LargeParts, direct_write, large_parts, write_on
 from txmongo._waiters import BatchWaiter, CommandWaiter, LateWaiter, Waiter, reply_document
-from txmongo._wire import op_compressed
 from txmongo._wire.arriving import ArrivingBatch
 from txmongo._wire.decoder import Frame, decode_message
 from txmongo._wire.header import (
@@ -87,7 +86,7 @@ from txmongo._wire.header import (
     OP_UPDATE,
     next_request_id,
 )
-from txmongo._wire.op_compressed import decompress
+from txmongo._wire.op_compressed import compress_command, decompress
 from txmongo._wire.op_msg import BODY_OFFSET, MORE_TO_COME, SMALLEST_REPLY, encode_command, single_body
 from txmongo._wire.op_msg import Msg as OpMsg
 from txmongo.errors import (
@@ -162,27 +161,6 @@ _ids_and_opcode = struct.Struct("<iii").unpack_from
 #: length of its document.
 _start_of_reply = struct.Struct("<i4xi9si").unpack_from
 _PLAIN_START = struct.pack("<iIB", OP_MSG, 0, 0)
-
-#: Where an OP_MSG has its command's name: after header, flags, section kind, the body's length and its first type.
-_NAME_OFFSET = 26
-
-#: Commands whose messages are never compressed: OP_COMPRESSED specification, "Messages not allowed to be compressed".
-_NEVER_COMPRESSED = frozenset(
-    {
-        b"hello",
-        b"isMaster",
-        b"ismaster",
-        b"saslStart",
-        b"saslContinue",
-        b"getnonce",
-        b"authenticate",
-        b"createUser",
-        b"updateUser",
-        b"copydbSaslStart",
-        b"copydbgetnonce",
-        b"copydb",
-    }
-)
 
 
 class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
@@ -389,7 +367,7 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
         if data is None or msg.request_id != request_id:
             data = msg.encode(request_id)
         if self.compressor is not None:
-            data = self._compressed(data)
+            data = compress_command(data, self.compressor)
         return request_id, data
 
     def stream(self, msg: OpMsg, on_reply: Callable[[OpMsg], None]) -> Deferred[None]:
@@ -501,12 +479,6 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
         self._buffered_id = request_id
         assert self.transport is not None
         self.transport.write(data)
-
-    def _compressed(self, data: bytes) -> bytes:
-        """Compress a message unless its command is one that must stay readable."""
-        # The body comes first in what is sent; of an EncodedMsg there are only the bytes.
-        name = data[_NAME_OFFSET : data.index(0, _NAME_OFFSET)]
-        return data if name in _NEVER_COMPRESSED else op_compressed.compress(data, self.compressor)
 
     def _send(self, request: AnyMessage) -> int:
         if request.opcode in _OLD_WRITES:

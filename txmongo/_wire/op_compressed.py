@@ -1,8 +1,8 @@
 """OP_COMPRESSED: another message in a compressed wrapping, and the compressors.
 
 :func:`compress` wraps, :func:`decompress` unwraps. What was announced as the size is the most that is ever inflated.
-Which messages may be compressed at all is decided by the sender (credentials must not be), not here. Kept: the Wire
-Compression specification.
+:func:`compress_command` leaves those commands as they are that must not be compressed. Kept: the Wire Compression
+specification.
 """
 
 from __future__ import annotations
@@ -16,13 +16,44 @@ import attrs
 from txmongo._wire.header import HEADER, HEADER_SIZE, OP_COMPRESSED, ProtocolError, check_header
 from txmongo._wire.optional import first_importable
 
-__all__ = ["Compressor", "Noop", "Snappy", "Zlib", "Zstd", "compress", "compressor_named", "decompress"]
+__all__ = [
+    "Compressor",
+    "Noop",
+    "Snappy",
+    "Zlib",
+    "Zstd",
+    "compress",
+    "compress_command",
+    "compressor_named",
+    "decompress",
+]
 
 #: originalOpcode, uncompressedSize, compressorId
 _PREFIX: Final = struct.Struct("<iiB")
 _CONTENT_OFFSET: Final = HEADER_SIZE + _PREFIX.size
 #: 8 MB, the window that RFC 8878 asks every decoder to support.
 _ZSTD_WINDOW_LOG: Final = 23
+
+#: Where an OP_MSG has its command's name: after header, flags, section kind, the body's length and its first type.
+_NAME_OFFSET: Final = 26
+
+#: Commands whose messages are never compressed: OP_COMPRESSED specification, "Messages not allowed to be compressed".
+_NEVER_COMPRESSED: Final = frozenset(
+    {
+        b"hello",
+        b"isMaster",
+        b"ismaster",
+        b"saslStart",
+        b"saslContinue",
+        b"getnonce",
+        b"authenticate",
+        b"createUser",
+        b"updateUser",
+        b"copydbSaslStart",
+        b"copydbgetnonce",
+        b"copydb",
+    }
+)
 
 _snappy: Any = first_importable("snappy")
 _zstd: Any = first_importable("compression.zstd", "backports.zstd")
@@ -154,6 +185,15 @@ def compress(message: bytes, compressor: Compressor) -> bytes:
     header = HEADER.pack(_CONTENT_OFFSET + len(content), request_id, response_to, OP_COMPRESSED)
     prefix = _PREFIX.pack(opcode, len(message) - HEADER_SIZE, compressor.compressor_id)
     return b"".join((header, prefix, content))
+
+
+def compress_command(message: bytes, compressor: Compressor) -> bytes:
+    """Return the message of a command wrapped by :func:`compress`, or as it is if its command must stay readable.
+
+    :param message: a whole OP_MSG whose first section is the command.
+    """
+    name = message[_NAME_OFFSET : message.index(0, _NAME_OFFSET)]
+    return message if name in _NEVER_COMPRESSED else compress(message, compressor)
 
 
 def decompress(frame: bytes | bytearray, max_message_size: int) -> bytes:

@@ -17,8 +17,17 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.unit.wire import samples
 from txmongo._wire import op_compressed
 from txmongo._wire.decoder import decode_message
-from txmongo._wire.op_compressed import Noop, Snappy, Zlib, Zstd, compress, compressor_named, decompress
-from txmongo._wire.op_msg import Msg
+from txmongo._wire.op_compressed import (
+    Noop,
+    Snappy,
+    Zlib,
+    Zstd,
+    compress,
+    compress_command,
+    compressor_named,
+    decompress,
+)
+from txmongo._wire.op_msg import Msg, encode_command
 
 MESSAGE = Msg(3, 4, bson.encode({"text": "abc" * 200})).encode()
 CONTENT = MESSAGE[16:]
@@ -55,6 +64,12 @@ class CompressorTests(SynchronousTestCase):
         """Any message may be compressed, and decodes as if it had not been."""
         for compressor in (Noop(), Snappy(), Zlib(), Zstd()):
             self.assertEqual(decode_message(compress(message.encode(), compressor)), message)
+
+    def test_commands(self) -> None:
+        """The message of a command is compressed, unless the specification says that this command never is."""
+        for name, readable in (("ping", False), ("hellos", False), ("h", False), ("hello", True), ("saslStart", True)):
+            message = encode_command(3, bson.encode({name: "hello", "$db": "admin"}))
+            self.assertEqual(compress_command(message, Zlib()), message if readable else compress(message, Zlib()))
 
     def test_names(self) -> None:
         """Compressors are found by the names of the handshake; the level is given to zlib."""

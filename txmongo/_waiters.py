@@ -15,8 +15,9 @@ from twisted.internet.defer import Deferred
 
 from txmongo import _pymongo
 from txmongo._wire.arriving import ArrivingBatch, undisturbed
-from txmongo._wire.decoder import Frame
+from txmongo._wire.decoder import Decoder, Frame
 from txmongo._wire.envelope import LARGE, take_times
+from txmongo._wire.header import HEADER
 from txmongo._wire.op_msg import BODY_OFFSET, Msg
 from txmongo.errors import AutoReconnect, ProtocolError, error_from_reply
 
@@ -48,6 +49,9 @@ class Waiter:
 
     def drop(self, reply: Any) -> None:
         """A reply has come, and nobody waits for it."""
+
+    def decode_ahead(self, decoder: Decoder) -> None:
+        """A large message arrives, while this request is the oldest in flight: take out of it what can be."""
 
     def cancelled(self, _deferred: Deferred[Any]) -> None:
         """The caller gave up; Deferred.cancel fails it with CancelledError after this returns."""
@@ -108,11 +112,33 @@ class CommandWaiter(Waiter):
             raise ProtocolError("the server answered a command by a message that is no OP_MSG")
         return _document(reply.body, self.codec_options, self.user_fields, self.check, self.allowable_errors)
 
+    def decode_ahead(self, decoder: Decoder) -> None:
+        """Become a :class:`BatchWaiter` if the message is the reply and a batch."""
+        _, _, response_to, _ = HEADER.unpack_from(decoder.buffer)
+        if self.deferred is not None and response_to == self.request_id:
+            batch = ArrivingBatch.begin(decoder, self.codec_options)
+            if batch is not None:
+                self.batch = batch
+                self.__class__ = BatchWaiter
+                batch.take(decoder)
+
+    def show_late(self, on_late: Callable[[bytes], None]) -> None:
+        """Become a :class:`LateWaiter`.
+
+        :param on_late: called with the reply's document in BSON, should it come while nobody waits for it.
+        """
+        self.on_late = on_late
+        self.__class__ = LateWaiter
+
 
 class BatchWaiter(CommandWaiter):
     """A command in flight whose reply is a batch that is decoded while it arrives."""
 
     __slots__ = ()
+
+    def decode_ahead(self, decoder: Decoder) -> None:
+        """Take out what has come since."""
+        self.batch.take(decoder)
 
     def take(self, reply: Msg) -> Any:
         """What was left of the reply when all of it had come, with the documents that were taken out of it."""

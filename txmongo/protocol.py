@@ -68,8 +68,7 @@ from txmongo._legacy.protocols import (
     MongoServerProtocol,
 )
 from txmongo._transports import PART, LargeParts, direct_write, large_parts, write_on
-from txmongo._waiters import BatchWaiter, CommandWaiter, LateWaiter, Waiter, reply_document
-from txmongo._wire.arriving import ArrivingBatch
+from txmongo._waiters import CommandWaiter, Waiter, reply_document
 from txmongo._wire.decoder import Frame, decode_message
 from txmongo._wire.header import (
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -449,8 +448,7 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
         """
         for waiter in self._waiters:
             if waiter.request_id == request_id and isinstance(waiter, CommandWaiter):
-                waiter.__class__ = LateWaiter
-                waiter.on_late = on_late
+                waiter.show_late(on_late)
 
     def _write_request(self, data: bytes, waiter: Waiter) -> Deferred[Any]:
         """Register the waiter, then write: a reply can never come for an unknown request."""
@@ -564,20 +562,8 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
 
     def _decode_ahead(self) -> None:
         """Have documents taken out of a large reply that arrives, if they are the batch of a cursor."""
-        waiter = self._waiters[0] if self._waiters else None
-        if waiter.__class__ is CommandWaiter:
-            self._begin_batch(waiter)
-        if waiter.__class__ is BatchWaiter:
-            waiter.batch.take(self._decoder)
-
-    def _begin_batch(self, waiter: CommandWaiter) -> None:
-        """Make a :class:`BatchWaiter` of the waiter if the reply that arrives is its and a batch."""
-        _, response_to, _ = _ids_and_opcode(self._decoder.buffer, 4)
-        if waiter.deferred is not None and response_to == waiter.request_id:
-            batch = ArrivingBatch.begin(self._decoder, waiter.codec_options)
-            if batch is not None:
-                waiter.batch = batch
-                waiter.__class__ = BatchWaiter
+        if self._waiters:
+            self._waiters[0].decode_ahead(self._decoder)
 
     def _plain_reply(self, frame: Frame) -> bool:
         """Answer the oldest request with a frame if it is the plain reply to a command of :meth:`send_msg`.

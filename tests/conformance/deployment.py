@@ -18,8 +18,14 @@ from txmongo.testing import Mongod, ReplicaSet
 
 __all__ = ["Deployment", "Deployments"]
 
-#: SCRAM's least iterations that drivers accept: cases make thousands of connections, and none tests this number.
-PARAMETERS = {"enableTestCommands": 1, "scramIterationCount": 5000, "scramSHA256IterationCount": 5000}
+#: SCRAM's least iterations that drivers accept: cases make thousands of connections, and none tests this number. And a
+#: second for a lock that a transaction wants, instead of 5 ms, which a busy machine may need.
+PARAMETERS = {
+    "enableTestCommands": 1,
+    "maxTransactionLockRequestTimeoutMillis": 1000,
+    "scramIterationCount": 5000,
+    "scramSHA256IterationCount": 5000,
+}
 CACHE_GB = 1.0
 #: Seconds. Who steps down hands over at once; no other election is wanted, however busy the machine is.
 ELECTION_TIMEOUT = 8.0

@@ -11,20 +11,21 @@ from tests.conformance.unified.matcher import UNSET, type_name
 
 __all__ = ["check_outcome", "same", "set_up_data"]
 
-MAJORITY = {"w": "majority"}
 NAMESPACE_NOT_FOUND = 26
 
 
 async def set_up_data(control: ControlLink, collections: list[Mapping[str, Any]]) -> None:
-    """Drop each collection and make it anew, with its documents."""
+    """Drop each collection and make it anew, with its documents, on every member: some cases ask secondaries."""
+    members = (await control.run("admin", {"hello": 1})).get("hosts", ())
+    everywhere = {"writeConcern": {"w": max(1, len(members))}}
     for data in collections:
         database, name, documents = data["databaseName"], data["collectionName"], data["documents"]
-        await control.run(database, {"drop": name, "writeConcern": MAJORITY}, NAMESPACE_NOT_FOUND)
+        await control.run(database, {"drop": name, **everywhere}, NAMESPACE_NOT_FOUND)
         options = data.get("createOptions", {})
         if options or not documents:
-            await control.run(database, {"create": name, **options, "writeConcern": MAJORITY})
+            await control.run(database, {"create": name, **options, **everywhere})
         if documents:
-            reply = await control.run(database, {"insert": name, "documents": documents, "writeConcern": MAJORITY})
+            reply = await control.run(database, {"insert": name, "documents": documents, **everywhere})
             assert "writeErrors" not in reply and "writeConcernError" not in reply, reply
 
 

@@ -46,7 +46,7 @@ class FakeServer:
             case "listCollections":
                 return {"cursor": {"firstBatch": [one for one in self.collections if one == command["filter"]["name"]]}}
             case "hello":
-                return {"isWritablePrimary": True}
+                return {"isWritablePrimary": True, "hosts": ["a:1", "b:1", "c:1"]}
             case _:
                 return {"ok": 1}
 
@@ -392,18 +392,19 @@ class PreparationTests(RunnerTestCase):
     """What comes before and after the operations."""
 
     def test_initial_data(self) -> None:
-        """A collection is dropped and filled with its documents, by majority; one without documents is created."""
+        """A collection is dropped and filled with its documents, on every member; one without documents is created."""
         full = {"databaseName": "db", "collectionName": "c", "documents": [{"_id": 1}]}
         empty = {"databaseName": "db", "collectionName": "d", "documents": [], "createOptions": {"capped": True}}
         self.successResultOf(self.begin(make_case(initialData=[full, empty]))[1])
-        majority = {"writeConcern": {"w": "majority"}}
+        everywhere = {"writeConcern": {"w": 3}}
         expected = [
-            ("db", {"drop": "c", **majority}),
-            ("db", {"insert": "c", "documents": [{"_id": 1}], **majority}),
-            ("db", {"drop": "d", **majority}),
-            ("db", {"create": "d", "capped": True, **majority}),
+            ("admin", {"hello": 1}),
+            ("db", {"drop": "c", **everywhere}),
+            ("db", {"insert": "c", "documents": [{"_id": 1}], **everywhere}),
+            ("db", {"drop": "d", **everywhere}),
+            ("db", {"create": "d", "capped": True, **everywhere}),
         ]
-        self.assertEqual(self.server.commands[:4], expected)
+        self.assertEqual(self.server.commands[:5], expected)
 
     def test_outcome(self) -> None:
         """What a collection holds in the end is compared exactly, but for the order of keys."""

@@ -1,18 +1,21 @@
 """Authentication of one connection.
 
-Lives here: which mechanism is taken and what it is driven with. The conversations themselves are PyMongo's coroutines
-(SCRAM with its iteration floor and its comparison in constant time, X.509, PLAIN), which await commands sent through
-:class:`_Conversation`, as Deferreds. Kept: the Authentication specification.
+Lives here: which mechanism is taken and what it is driven with. Some conversations are PyMongo's coroutines (SCRAM with
+its iteration floor and its comparison in constant time, X.509, PLAIN), which await commands sent through
+:class:`_Conversation`, as Deferreds; what is said in that of MONGODB-AWS is :mod:`txmongo._aws`'s. Kept: the
+Authentication specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from pymongo.errors import ConfigurationError, OperationFailure, ProtocolError, PyMongoError
 from twisted.internet.defer import CancelledError, Deferred
 
+from txmongo import _aws as aws
 from txmongo._pymongo import (
     MongoCredential,
     ScramContext,
@@ -26,17 +29,19 @@ from txmongo._pymongo import (
 from txmongo.types import Address
 
 __all__ = [
+    "Authentication",
     "AuthenticationFailed",
+    "Authenticator",
     "CommandSender",
     "MongoAuthenticationError",
-    "authenticate",
     "authenticate_user",
     "check_mechanism",
     "make_credentials",
-    "speculative_context",
 ]
 
-_SUPPORTED = ("SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN")
+#: Mechanisms for which a name and a password, or neither, are all there is to say.
+_BY_NAME = ("SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN")
+_SUPPORTED = (*_BY_NAME, "MONGODB-AWS")
 _REMOVED = "MONGODB-CR"
 _NO_FIELDS: Mapping[str, Any] = {}
 #: With no mechanism given it is agreed on with the server.
@@ -101,8 +106,10 @@ def make_credentials(database: str, username: str | None, password: str | None, 
             raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if mechanism == _REMOVED:
         raise MongoAuthenticationError(f"{_REMOVED} was removed in MongoDB 4.0: use SCRAM-SHA-256 or SCRAM-SHA-1")
-    if mechanism not in (_NEGOTIATED, *_SUPPORTED):
-        raise MongoAuthenticationError(f"mechanism {mechanism!r} is not known; known are {', '.join(_SUPPORTED)}")
+    if mechanism in _SUPPORTED and mechanism not in _BY_NAME:
+        raise MongoAuthenticationError(f"mechanism {mechanism!r} can be given when the client is made only")
+    if mechanism not in (_NEGOTIATED, *_BY_NAME):
+        raise MongoAuthenticationError(f"mechanism {mechanism!r} is not known; known are {', '.join(_BY_NAME)}")
     without_user = mechanism == "MONGODB-X509"
     for name, part in (("username", username), ("password", password)):
         if not isinstance(part, str) and not (part is None and without_user):
@@ -111,57 +118,127 @@ def make_credentials(database: str, username: str | None, password: str | None, 
     return build_credentials(mechanism, source, username or None, password or None, {}, database)
 
 
-def speculative_context(credentials: MongoCredential | None, address: Any) -> Any:
-    """What starts authentication within the handshake, or ``None`` if the mechanism has no such start.
+class Authentication:
+    """The authentication of one connection: by SCRAM, by certificate, or by PLAIN.
 
-    Its ``speculate_command()`` gives the command, ``speculative_authenticate`` takes the answer.
-    """
-    if credentials is None:
-        return None
-    # PyMongo only keeps the address; that of a UNIX socket has no port, which its types do not allow.
-    if credentials.mechanism == "MONGODB-X509":
-        return X509Context(credentials, address)
-    mechanism = "SCRAM-SHA-256" if credentials.mechanism == _NEGOTIATED else credentials.mechanism
-    return ScramContext(credentials, address, mechanism) if mechanism.startswith("SCRAM-") else None
-
-
-async def authenticate(
-    sender: CommandSender,
-    credentials: MongoCredential,
-    hello: Mapping[str, Any],
-    context: Any,
-    address: Address | None,
-    api_fields: Mapping[str, Any] = _NO_FIELDS,
-) -> None:
-    """Authenticate a connection.
-
-    :param sender: sends the commands.
-    :param hello: the reply to the greeting, which names the mechanisms of the user.
-    :param context: what :func:`speculative_context` gave before the greeting.
+    :param address: of the server.
     :param api_fields: what the Stable API adds to each command.
-    :raises AuthenticationFailed: code 18 if the server does not know the user or the password is another.
-    :raises ConfigurationError: the password cannot be used with the mechanism.
-    :raises ProtocolError: the server did not keep to the conversation.
     """
-    if context is not None:
-        context.speculative_authenticate = hello.get("speculativeAuthenticate")
-    mechanism = _mechanism(credentials, hello, context)
-    conversation = _Conversation(sender, address, _fitting(context, mechanism), api_fields)
-    _check_password(credentials, mechanism)
-    try:
+
+    def __init__(self, credentials: MongoCredential, address: Any, api_fields: Mapping[str, Any] = _NO_FIELDS) -> None:
+        self._credentials = credentials
+        self._address = address
+        self._api_fields = api_fields
+        self._mechanism: str = credentials.mechanism
+        self._context: Any = None
+
+    def speculative_command(self) -> Mapping[str, Any] | None:
+        """What starts it within the greeting, or ``None`` if the mechanism has no such start."""
+        # PyMongo only keeps the address; that of a UNIX socket has no port, which its types do not allow.
+        credentials, mechanism = self._credentials, self._mechanism
         if mechanism == "MONGODB-X509":
-            await authenticate_x509(credentials, conversation)  # type: ignore[arg-type]
+            self._context = X509Context(credentials, self._address)
+        elif mechanism == _NEGOTIATED or mechanism.startswith("SCRAM-"):
+            scram = "SCRAM-SHA-256" if mechanism == _NEGOTIATED else mechanism
+            self._context = ScramContext(credentials, self._address, scram)
+        command: Mapping[str, Any] | None = None if self._context is None else self._context.speculate_command()
+        return command
+
+    async def complete(self, sender: CommandSender, hello: Mapping[str, Any]) -> None:
+        """Authenticate the connection.
+
+        :param sender: sends the commands.
+        :param hello: the reply to the greeting, which names the mechanisms of the user.
+        :raises AuthenticationFailed: code 18 if the server does not know the user or the password is another.
+        :raises ConfigurationError: the credentials cannot be used with the mechanism.
+        :raises ProtocolError: the server did not keep to the conversation.
+        """
+        if self._context is not None:
+            self._context.speculative_authenticate = hello.get("speculativeAuthenticate")
+        self._mechanism = _mechanism(self._credentials, hello, self._context)
+        await self._guarded(self._converse(sender))
+
+    async def repeat(self, sender: CommandSender) -> None:
+        """Authenticate it again, by the mechanism of the first time; errors are those of :meth:`complete`."""
+        self._context = None
+        await self._guarded(self._converse(sender))
+
+    async def _guarded(self, conversation: Coroutine[Any, Any, None]) -> None:
+        """Wait for its end, and make of its errors those of :meth:`complete`."""
+        try:
+            await conversation
+        except AuthenticationFailed:
+            raise
+        except OperationFailure as error:
+            raise AuthenticationFailed(_said(error), error.code, error.details) from None
+        except (PyMongoError, CancelledError):
+            raise
+        except Exception as error:
+            # What is made of an answer that misses a field or is no base64; its text may quote the answer.
+            raise ProtocolError(f"the server did not keep to {self._mechanism} ({type(error).__name__})") from None
+
+    async def _converse(self, sender: CommandSender) -> None:
+        mechanism, credentials = self._mechanism, self._credentials
+        context = _fitting(self._context, mechanism)
+        conversation: Any = _Conversation(sender, self._address, context, self._api_fields)
+        if mechanism == "MONGODB-X509":
+            await authenticate_x509(credentials, conversation)
         elif mechanism == "PLAIN":
-            await authenticate_plain(credentials, conversation)  # type: ignore[arg-type]
+            await authenticate_plain(credentials, conversation)
         else:
-            await authenticate_scram(credentials, conversation, mechanism)  # type: ignore[arg-type]
-    except OperationFailure as error:
-        raise AuthenticationFailed(_said(error), error.code, error.details) from None
-    except (PyMongoError, CancelledError):
-        raise
-    except Exception as error:
-        # What the coroutines make of an answer that misses a field or is no base64; its text may quote the answer.
-        raise ProtocolError(f"the server did not keep to {mechanism} ({type(error).__name__})") from None
+            _check_password(credentials, mechanism)
+            await authenticate_scram(credentials, conversation, mechanism)
+
+
+class _AWSAuthentication(Authentication):
+    """The authentication of one connection by MONGODB-AWS, which has no speculative start."""
+
+    def __init__(
+        self, credentials: MongoCredential, address: Any, api_fields: Mapping[str, Any], source: aws.KeySource
+    ) -> None:
+        super().__init__(credentials, address, api_fields)
+        self._source = source
+
+    async def _converse(self, sender: CommandSender) -> None:
+        keys = await self._source.keys()
+        conversation = _Conversation(sender, self._address, None, self._api_fields)
+        nonce = os.urandom(aws.NONCE_SIZE)
+        start = {"saslStart": 1, "mechanism": "MONGODB-AWS", "payload": aws.first_message(nonce)}
+        try:
+            reply = await conversation.command("$external", start)
+            payload = aws.second_message(nonce, reply["payload"], keys, aws.utc_now())
+            going_on = {"saslContinue": 1, "conversationId": reply["conversationId"], "payload": payload}
+            reply = await conversation.command("$external", going_on)
+        except BaseException:
+            self._source.forget()
+            raise
+        if not reply["done"]:
+            raise ProtocolError("the server did not keep to MONGODB-AWS: it does not come to an end")
+
+
+class Authenticator:
+    """Authenticates the connections of one client as one user, and has what they have in common.
+
+    :param credentials: who the user is.
+    :param reactor: whose threads may be used.
+    :param api_fields: what the Stable API adds to each command.
+    :raises ConfigurationError: the mechanism is not supported.
+    """
+
+    def __init__(self, credentials: MongoCredential, reactor: Any, api_fields: Mapping[str, Any] = _NO_FIELDS) -> None:
+        check_mechanism(credentials)
+        self._credentials = credentials
+        self._api_fields = api_fields
+        self._keys = aws.KeySource(credentials, reactor) if credentials.mechanism == "MONGODB-AWS" else None
+
+    def begin(self, address: Address) -> Authentication:
+        """The authentication of a new connection.
+
+        :param address: of its server.
+        """
+        if self._keys is not None:
+            return _AWSAuthentication(self._credentials, address, self._api_fields, self._keys)
+        return Authentication(self._credentials, address, self._api_fields)
 
 
 def _said(error: OperationFailure) -> str:
@@ -177,14 +254,14 @@ async def authenticate_user(
 ) -> None:
     """Authenticate a connection on which the greeting is over, asking the server first what the user can do.
 
-    Errors and further parameters are those of :func:`authenticate`.
+    Errors and further parameters are those of :class:`Authentication`.
     """
     hello: Mapping[str, Any] = {}
     if credentials.mechanism == _NEGOTIATED:
         greeting = {"hello": 1} if api_fields else {"isMaster": 1}
         user = f"{credentials.source}.{credentials.username}"
         hello = await sender.command("admin", {**greeting, **api_fields, "saslSupportedMechs": user})
-    await authenticate(sender, credentials, hello, None, address, api_fields)
+    await Authentication(credentials, address, api_fields).complete(sender, hello)
 
 
 def _mechanism(credentials: MongoCredential, hello: Mapping[str, Any], context: Any) -> str:

@@ -23,8 +23,9 @@ from pymongo.server_api import ServerApi
 from pymongo.write_concern import WriteConcern
 
 from txmongo import _options
+from txmongo._credentials import client_credentials
 from txmongo._logs import LogSettings, log_settings
-from txmongo._pymongo import MongoCredential, ServerMode, build_credentials, parse_codec_options
+from txmongo._pymongo import MongoCredential, ServerMode, parse_codec_options
 from txmongo._tls import TLSSettings, read_client_certificate, read_revocation_lists, read_trusted
 from txmongo.types import Address
 
@@ -281,10 +282,13 @@ def _credentials(parsed: _options.ParsedURI, options: Mapping[str, Any]) -> Mong
     mechanism = options.get("authmechanism", "DEFAULT" if username else None)
     if not mechanism:
         return None
-    if not username and mechanism not in ("MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC"):
-        raise ConfigurationError(f"{mechanism} requires a username")
-    return build_credentials(
-        mechanism, options.get("authsource"), username or None, password or None, options, parsed.database
+    return client_credentials(
+        mechanism,
+        username=username,
+        password=password,
+        source=options.get("authsource"),
+        database=parsed.database,
+        options=options,
     )
 
 

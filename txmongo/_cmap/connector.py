@@ -108,8 +108,11 @@ class Connector:
         further_users: Sequence[MongoCredential] = (),
         discarded: Discarded | None = None,
     ) -> None:
-        auth.check_mechanism(settings.credentials)
         self._settings = settings
+        self._authenticator: auth.Authenticator | None = None
+        if settings.credentials is not None:
+            api_fields = handshake.server_api_fields(settings.server_api)
+            self._authenticator = auth.Authenticator(settings.credentials, clock, api_fields)
         self._endpoint_for = endpoint_for
         self._clock = clock
         self._further_users = further_users
@@ -158,16 +161,16 @@ class Connector:
     async def _connect(self, attempt: _Attempt) -> tuple[MongoProtocol, StreamDescription]:
         settings = self._settings
         protocol = await attempt.open(self._endpoint_for)
-        context = auth.speculative_context(settings.credentials, attempt.address)
-        speculative = None if context is None else context.speculate_command()
+        authentication = None if self._authenticator is None else self._authenticator.begin(attempt.address)
+        speculative = None if authentication is None else authentication.speculative_command()
         reply, _ = await attempt.greet(handshake.first_hello(settings, self._metadata, speculative, monitor=False))
         handshake.check_hello(reply, attempt.server, load_balanced=settings.load_balanced)
         compressor = handshake.agreed_compressor(settings, reply)
         description = StreamDescription.from_hello(reply, compressor=compressor, load_balanced=settings.load_balanced)
-        if settings.credentials is not None and _has_users(description):
+        if authentication is not None and _has_users(description):
             attempt.stage = "auth"
+            await authentication.complete(protocol, reply)
             api_fields = handshake.server_api_fields(settings.server_api)
-            await auth.authenticate(protocol, settings.credentials, reply, context, attempt.address, api_fields)
             for user in self._further_users:
                 await auth.authenticate_user(protocol, user, attempt.address, api_fields)
             if self._further_users:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any
+from urllib.parse import quote
 
 from bson.objectid import ObjectId
 from pymongo.driver_info import DriverInfo
@@ -16,8 +18,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.unit.cmap.aws_server import ACCESS_KEY, SECRET_KEY, AWSServer
 from tests.unit.cmap.scram_server import ScramServer
-from txmongo._auth import AuthenticationFailed
+from txmongo._auth import AuthenticationFailed, make_credentials
+from txmongo._aws import KeysNotFound
 from txmongo._cmap.connector import Connector
 from txmongo._cmap.endpoints import _TLSEndpoint, connection_creator
 from txmongo._settings import parse_settings
@@ -37,6 +41,7 @@ from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.testing import HELLO, Behaviour, CertificateAuthority, FakeServer
 
 ADDRESS = ("db.example", 27017)
+AWS_URI = f"mongodb://{ACCESS_KEY}:{quote(SECRET_KEY, safe='')}@h/?authMechanism=MONGODB-AWS"
 
 
 @implementer(IStreamClientEndpoint)
@@ -532,12 +537,96 @@ class AuthenticationTests(ConnectorTestCase):
         """A mechanism that is not there yet is refused before anything is connected, by name."""
         for uri in (
             "mongodb://u@h/?authMechanism=GSSAPI",
-            "mongodb://h/?authMechanism=MONGODB-AWS",
             "mongodb://h/?authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:k8s",
         ):
             failed = self.assertRaises(ConfigurationError, self.connector, FakeServer(), uri)
             self.assertIn(uri.split("authMechanism=")[1].split("&")[0], str(failed))
             self.assertIn("not supported yet", str(failed))
+
+
+class AWSTests(ConnectorTestCase):
+    """MONGODB-AWS."""
+
+    def setUp(self) -> None:
+        """Keys in the environment only where a test puts them there."""
+        super().setUp()
+        self.environment: dict[str, str] = {}
+        self.patch(os, "environ", self.environment)
+
+    def test_keys(self) -> None:
+        """A request to AWS is signed, for the region that the server names, and nothing begins in the greeting."""
+        for server in (AWSServer(), AWSServer("sts.us-west-2.amazonaws.com", "us-west-2")):
+            self.connect(server, AWS_URI)
+            self.assertEqual(server.authenticated, 1)
+            self.assertEqual([command.name for command in server.received], ["isMaster", "saslStart", "saslContinue"])
+            self.assertNotIn("speculativeAuthenticate", server.received[0].document)
+
+    def test_nonces(self) -> None:
+        """Every connection has a nonce of its own."""
+        server = AWSServer()
+        for _ in range(2):
+            self.connect(server, AWS_URI)
+        one, other = (bytes(command["payload"]) for command in server.commands("saslStart"))
+        self.assertNotEqual(one, other)
+
+    def test_token(self) -> None:
+        """The token of temporary keys is signed and sent."""
+        server = AWSServer(token="to/ken+of==")
+        self.connect(server, AWS_URI, authMechanismProperties={"AWS_SESSION_TOKEN": "to/ken+of=="})
+        self.assertEqual(server.authenticated, 1)
+
+    def test_environment(self) -> None:
+        """Keys in the environment do as well; they are read for each connection."""
+        server = AWSServer(token="token")
+        self.environment.update(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY="guess", AWS_SESSION_TOKEN="token")
+        connector = self.connector(server, "mongodb://h/?authMechanism=MONGODB-AWS")
+        refused = connector.connect(ADDRESS)
+        self.turn()
+        self.failureResultOf(refused, AuthenticationFailed)
+        self.environment["AWS_SECRET_ACCESS_KEY"] = SECRET_KEY
+        connecting = connector.connect(ADDRESS)
+        self.turn()
+        self.successResultOf(connecting)
+        self.assertEqual(server.authenticated, 1)
+
+    def test_refused(self) -> None:
+        """Wrong keys are code 18, and the secret is not shown."""
+        server = AWSServer()
+        server.secret = "another"
+        failed = self.failure(server, AuthenticationFailed, "auth", AWS_URI)
+        self.assertEqual(failed.code, 18)
+        self.assertNotIn("EXAMPLEKEY", repr(failed) + repr(failed.details))
+
+    def test_impostor(self) -> None:
+        """A server that does not keep to the conversation is told as such, and gets no signature if that is in time."""
+        for server, continued in (
+            (AWSServer(fault="nonce"), 0),
+            (AWSServer(fault="short"), 0),
+            (AWSServer(fault="payload"), 0),
+            (AWSServer("sts..com"), 0),
+            (AWSServer(fault="unending"), 1),
+        ):
+            failed = self.failure(server, AutoReconnect, "auth", AWS_URI)
+            self.assertIn("did not keep to MONGODB-AWS", str(failed))
+            self.assertEqual(len(server.commands("saslContinue")), continued)
+
+    def test_no_keys(self) -> None:
+        """Without keys the attempt to connect fails with an error that says where they are looked for."""
+        self.environment["AWS_SESSION_TOKEN"] = "hidden"
+        uri = "mongodb://h/?authMechanism=MONGODB-AWS"
+        failed = self.failure(AWSServer(), KeysNotFound, "auth", uri)
+        self.assertIn("AWS_ACCESS_KEY_ID", str(failed))
+
+    def test_stable_api(self) -> None:
+        """The commands of the conversation name the Stable API's version."""
+        server = AWSServer()
+        self.connect(server, AWS_URI, server_api=ServerApi("1"))
+        self.assertEqual([command.document["apiVersion"] for command in server.received], ["1"] * 3)
+
+    def test_later(self) -> None:
+        """The mechanism belongs to the client's making: ``authenticate`` refuses it by name."""
+        failed = self.assertRaises(MongoAuthenticationError, make_credentials, "admin", "u", "p", "MONGODB-AWS")
+        self.assertIn("when the client is made", str(failed))
 
 
 @implementer(IWriteDescriptor)

@@ -13,10 +13,12 @@ from bson.objectid import ObjectId
 from pymongo import monitoring
 from twisted.logger import Logger
 
+from txmongo._cmap.errors import CheckOutTimeoutError, PoolClosedError
 from txmongo._logs import ComponentLog, Template, address_fields, milliseconds
+from txmongo._settings import ClientSettings
 from txmongo.types import Address
 
-__all__ = ["PoolPublisher", "publisher_for"]
+__all__ = ["PoolPublisher", "options_of", "publisher_for"]
 
 _log = Logger(namespace="txmongo.pool")
 
@@ -70,6 +72,23 @@ _CHECK_OUT_FAILED_REASONS = {
     ),
     monitoring.ConnectionCheckOutFailedReason.POOL_CLOSED: "Connection pool was closed",
 }
+
+
+def options_of(settings: ClientSettings) -> dict[str, Any]:
+    """The pool options that differ from their defaults, as ``PoolCreatedEvent`` has them."""
+    values: dict[str, Any] = {
+        "maxPoolSize": settings.max_pool_size,
+        "minPoolSize": settings.min_pool_size,
+        "maxConnecting": settings.max_connecting,
+        "maxIdleTimeMS": _milliseconds(settings.max_idle_time),
+        "waitQueueTimeoutMS": _milliseconds(settings.wait_queue_timeout),
+    }
+    defaults = {"maxPoolSize": 100, "minPoolSize": 0, "maxConnecting": 2}
+    return {name: value for name, value in values.items() if value != defaults.get(name)}
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def publisher_for(
@@ -149,14 +168,15 @@ class PoolPublisher:
         self._write(_CHECK_OUT_STARTED)
         self._publish("connection_check_out_started", monitoring.ConnectionCheckOutStartedEvent(self._address))
 
-    def check_out_failed(self, reason: str, duration: float, error: BaseException | None = None) -> None:
+    def check_out_failed(self, error: BaseException, duration: float) -> None:
         """An operation got no connection.
 
         :param error: what it fails with.
         """
+        reason = _check_out_failed_reason(error)
         if self._log is not None:
             shown = None
-            if error is not None and reason == monitoring.ConnectionCheckOutFailedReason.CONN_ERROR:
+            if reason == monitoring.ConnectionCheckOutFailedReason.CONN_ERROR:
                 shown = self._log.error(error)
             self._write(
                 _CHECK_OUT_FAILED,
@@ -188,3 +208,11 @@ class PoolPublisher:
                 getattr(listener, hook)(event)
             except Exception:
                 _log.failure("A connection pool listener failed in {hook}", hook=hook)
+
+
+def _check_out_failed_reason(error: BaseException) -> str:
+    if isinstance(error, PoolClosedError):
+        return monitoring.ConnectionCheckOutFailedReason.POOL_CLOSED
+    if isinstance(error, CheckOutTimeoutError):
+        return monitoring.ConnectionCheckOutFailedReason.TIMEOUT
+    return monitoring.ConnectionCheckOutFailedReason.CONN_ERROR

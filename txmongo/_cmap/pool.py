@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from bson.objectid import ObjectId
-from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
+from pymongo.monitoring import ConnectionClosedReason
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
@@ -40,7 +40,7 @@ from txmongo._cmap.errors import (
     PoolClosedError,
     WaitQueueFullError,
 )
-from txmongo._cmap.events import publisher_for
+from txmongo._cmap.events import options_of, publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.sockets import Sockets
@@ -151,7 +151,7 @@ class Pool:
         #: ready, growing, nobody waits, no listener, no unread write.
         self._calm = False
         if self._events is not None:
-            self._events.pool_created(_options(settings))
+            self._events.pool_created(options_of(settings))
 
     def _set_sizes(self, settings: ClientSettings) -> None:
         self._fixed = settings.pool_size is not None
@@ -467,7 +467,7 @@ class Pool:
 
     def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
         if self._events is not None:
-            self._events.check_out_failed(_check_out_failed_reason(error), self._seconds() - started_at, error)
+            self._events.check_out_failed(error, self._seconds() - started_at)
 
     def _set_calm(self) -> None:
         """Recompute ``_calm``, after a change of what it depends on."""
@@ -915,28 +915,3 @@ class Pool:
     def _closed(self, _: None) -> Deferred[None]:
         self._refusals.tell()
         return self._sockets.wait()
-
-
-def _options(settings: ClientSettings) -> dict[str, Any]:
-    """The pool options that differ from their defaults, as ``PoolCreatedEvent`` has them."""
-    values: dict[str, Any] = {
-        "maxPoolSize": settings.max_pool_size,
-        "minPoolSize": settings.min_pool_size,
-        "maxConnecting": settings.max_connecting,
-        "maxIdleTimeMS": _milliseconds(settings.max_idle_time),
-        "waitQueueTimeoutMS": _milliseconds(settings.wait_queue_timeout),
-    }
-    defaults = {"maxPoolSize": 100, "minPoolSize": 0, "maxConnecting": 2}
-    return {name: value for name, value in values.items() if value != defaults.get(name)}
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
-
-
-def _check_out_failed_reason(error: BaseException) -> str:
-    if isinstance(error, PoolClosedError):
-        return ConnectionCheckOutFailedReason.POOL_CLOSED
-    if isinstance(error, CheckOutTimeoutError):
-        return ConnectionCheckOutFailedReason.TIMEOUT
-    return ConnectionCheckOutFailedReason.CONN_ERROR

@@ -6,9 +6,10 @@ from typing import Any
 
 from bson.objectid import ObjectId
 from pymongo import monitoring
-from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
+from pymongo.monitoring import ConnectionClosedReason
 
 from tests.unit.logged import LoggedTestCase
+from txmongo._cmap.errors import CheckOutTimeoutError, PoolClosedError
 from txmongo._cmap.events import PoolPublisher, publisher_for
 from txmongo.errors import AutoReconnect
 
@@ -81,7 +82,7 @@ class LogTests(LoggedTestCase):
         """A check-out begins, and fails for one of three reasons."""
         self.assertEqual(self.tell("check_out_started"), {"mongodb_message": "Connection checkout started"})
         error = AutoReconnect("gone")
-        failed = self.tell("check_out_failed", ConnectionCheckOutFailedReason.CONN_ERROR, 0.5, error)
+        failed = self.tell("check_out_failed", error, 0.5)
         self.assertEqual(
             failed,
             {
@@ -91,14 +92,12 @@ class LogTests(LoggedTestCase):
                 "durationMS": 500.0,
             },
         )
-        for reason, text in (
-            (
-                ConnectionCheckOutFailedReason.TIMEOUT,
-                "Wait queue timeout elapsed without a connection becoming available",
-            ),
-            (ConnectionCheckOutFailedReason.POOL_CLOSED, "Connection pool was closed"),
+        late = CheckOutTimeoutError(ADDRESS, max_pool_size=1, in_use=1, opening=0, waiting=0)
+        for refusal, text in (
+            (late, "Wait queue timeout elapsed without a connection becoming available"),
+            (PoolClosedError(ADDRESS), "Connection pool was closed"),
         ):
-            failed = self.tell("check_out_failed", reason, 0.5, error)
+            failed = self.tell("check_out_failed", refusal, 0.5)
             self.assertEqual((failed["reason"], "error" in failed), (text, False))
 
     def test_sentence(self) -> None:

@@ -119,7 +119,7 @@ class Pool:
         self._sockets = Sockets(clock)
         self._generations = Generations()
         self._crowd = crowd or Crowd(settings.wait_queue_size)
-        self._queue = WaitQueue(self._crowd)
+        self._queue = WaitQueue(self._crowd, clock, opening=lambda: len(self._openings), timed_out=self._timed_out)
         self._refusals = Refusals(clock)
         self._openings = Openings(
             address,
@@ -289,8 +289,7 @@ class Pool:
             self._watch.hurry()
         self._queue.append(waiter)
         self._set_calm()
-        wait = None if request.patient else self._settings.wait_queue_timeout
-        self._limit_time(waiter, wait, now)
+        self._queue.limit_time(waiter, None if request.patient else self._settings.wait_queue_timeout)
         self._serve()
         return deferred
 
@@ -412,21 +411,6 @@ class Pool:
         if waiter.deferred is not None:
             self.operation_count -= 1
         self._set_calm()
-
-    def _limit_time(self, waiter: Waiter, wait: float | None, now: float) -> None:
-        """Let one wait until its deadline, and if it is not served soon only for ``wait`` seconds."""
-        remaining = waiter.deadline.remaining(now)
-        if wait is not None and (remaining is None or wait < remaining):
-            waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
-        elif remaining is not None:
-            waiter.time_limit = self._clock.callLater(remaining, self._timed_out, waiter)
-
-    def _waited_long(self, waiter: Waiter, wait: float) -> None:
-        """``waitQueueTimeoutMS`` is over: it does not hold for one for whom a connection is being opened."""
-        if self._queue.is_among_first(len(self._openings), waiter):
-            self._limit_time(waiter, wait, self._seconds())
-        else:
-            self._timed_out(waiter)
 
     def _timed_out(self, waiter: Waiter) -> None:
         error = CheckOutTimeoutError(

@@ -7,6 +7,7 @@ CMAP specification, "WaitQueue": ordered, fair, and left at once when the time i
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import islice
 
 import attrs
@@ -68,8 +69,22 @@ class Crowd:
 class WaitQueue:
     """The waiting requests, the one to be served next first. Every way out of it stops that one's clock."""
 
-    def __init__(self, crowd: Crowd) -> None:
+    def __init__(
+        self,
+        crowd: Crowd,
+        clock: IReactorTime,
+        *,
+        opening: Callable[[], int],
+        timed_out: Callable[[Waiter], None],
+    ) -> None:
+        """
+        :param opening: how many connections are being opened; each is for one of the first who wait.
+        :param timed_out: called with one whose time is up, and who is still in the queue.
+        """
         self._crowd = crowd
+        self._clock = clock
+        self._opening = opening
+        self._timed_out = timed_out
         self._waiters: OrderedDict[CheckOut, Waiter] = OrderedDict()
         #: A moved request -> its second copy.
         self._copies: dict[CheckOut, CheckOut] = {}
@@ -119,9 +134,23 @@ class WaitQueue:
         copy = self._copies.get(original)
         return None if copy is None else self.remove(copy)
 
-    def is_among_first(self, count: int, waiter: Waiter) -> bool:
-        """Whether one is among the first ``count``."""
-        return waiter in islice(self._waiters.values(), count)
+    def limit_time(self, waiter: Waiter, wait: float | None) -> None:
+        """Let one wait until its deadline, and if it is not served soon only for ``wait`` seconds.
+
+        ``wait`` is ``waitQueueTimeoutMS``: once it is over it does not hold for one for whom a connection is being
+        opened.
+        """
+        remaining = waiter.deadline.remaining(self._clock.seconds())
+        if wait is not None and (remaining is None or wait < remaining):
+            waiter.time_limit = self._clock.callLater(wait, self._waited_long, waiter, wait)
+        elif remaining is not None:
+            waiter.time_limit = self._clock.callLater(remaining, self._timed_out, waiter)
+
+    def _waited_long(self, waiter: Waiter, wait: float) -> None:
+        if waiter in islice(self._waiters.values(), self._opening()):
+            self.limit_time(waiter, wait)
+        else:
+            self._timed_out(waiter)
 
 
 class Refusals:

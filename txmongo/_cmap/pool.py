@@ -2,8 +2,9 @@
 
 Lives here: the check-out and check-in of connections, and the life of each until it is closed. Not here: which
 connection a request takes (:mod:`txmongo._cmap.choice`), the order of those who wait
-(:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), the look-out
-for stalled ones (:mod:`~txmongo._cmap.watch`), and what the topology concludes from an error: it is told by a callback.
+(:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), how long the
+server takes (:mod:`~txmongo._cmap.service_times`), the look-out for stalled connections (:mod:`~txmongo._cmap.watch`),
+and what the topology concludes from an error: it is told by a callback.
 
 Unlike the specification's, a connection may be *shared*: several requests may be out on it at once, in flight one
 behind the other. With ``pipelining=False`` it is used as the specification says. There are two kinds of pool. The
@@ -43,6 +44,7 @@ from txmongo._cmap.errors import (
 from txmongo._cmap.events import options_of, publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
+from txmongo._cmap.service_times import ServiceTimes
 from txmongo._cmap.sockets import Sockets
 from txmongo._cmap.wait_queue import Crowd, Refusals, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
@@ -138,8 +140,9 @@ class Pool:
             socket_timeout=settings.socket_timeout,
         )
         self._watches_all = settings.socket_timeout is not None
-        self._averages: dict[str, float] = {}
-        self._rtt = 0.0
+        service_times = ServiceTimes(self._watch)
+        self._averages = service_times.averages
+        self._learn = service_times.learn
         self._turn = 0
         self._serving = False
         self._growing = False
@@ -171,11 +174,10 @@ class Pool:
     @property
     def rtt(self) -> float:
         """The way to the server and back in seconds, as its monitor measures it; 0 before."""
-        return self._rtt
+        return self._watch.rtt
 
     @rtt.setter
     def rtt(self, seconds: float) -> None:
-        self._rtt = seconds
         self._watch.measured(seconds)
 
     @property
@@ -552,25 +554,6 @@ class Pool:
             else:
                 self._forget_unread()
         connection.expect_less(request)
-
-    def _learn(self, request: CheckOut, connection: Connection) -> bool:
-        """Learn from how long the server took for a request; returns whether there was a reply at all.
-
-        What this process needs to come round to a socket is not the server's time. Counted as that, it would make the
-        pool open ever more connections, with which the process comes round ever more slowly.
-        """
-        received = connection.protocol.last_received_at
-        if received <= request.started_at:
-            return False
-        begun = connection.busy_since + self._watch.lag
-        if request.started_at >= connection.busy_since:
-            # Nothing was before it: the way there and back is not the server's time either.
-            begun += self._rtt
-        connection.busy_since = received
-        averages = self._averages
-        service_class = request.service_class
-        averages[service_class] = choice.next_average(averages.get(service_class), received - begun)
-        return True
 
     def _forget_unread(self) -> None:
         self.last_unacknowledged = None

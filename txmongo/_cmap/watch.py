@@ -32,6 +32,7 @@ class Watch:
     """Looks after the busy connections while there is something to find: several requests in flight, or a time limit.
 
     :ivar limits: the bounds that hold for now.
+    :ivar rtt: seconds for the way to the server and back, as its monitor measures it; 0 before.
     :ivar lag: seconds that the reactor takes to come round once, on average of late.
     :ivar call: the delayed call, ``None`` while none is needed.
     """
@@ -55,7 +56,7 @@ class Watch:
         """
         self.limits = Limits()
         self.lag = 0.0
-        self._rtt = 0.0
+        self.rtt = 0.0
         self._looked_at = 0.0
         self.call: IDelayedCall | None = None
         self._clock = clock
@@ -67,7 +68,7 @@ class Watch:
 
     def measured(self, rtt: float) -> None:
         """The monitor has measured the way to the server and back."""
-        self._rtt = rtt
+        self.rtt = rtt
         self.limits = Limits.of(rtt, self.lag)
 
     def arm(self, *, soon: bool = False) -> None:
@@ -122,7 +123,7 @@ class Watch:
         now = self._clock.seconds()
         more = min(now - self._looked_at, _GREATEST_LAG) - self.lag
         self.lag += more * (_WEIGHT_OF_GREATER if more > 0 else _WEIGHT_OF_SMALLER)
-        self.limits = Limits.of(self._rtt, self.lag)
+        self.limits = Limits.of(self.rtt, self.lag)
         soon = False
         for connection in self._busy():
             if not connection.in_flight:

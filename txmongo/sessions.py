@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import attrs
+from bson.int64 import Int64
 from bson.timestamp import Timestamp
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -31,12 +32,19 @@ from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_tim
 from txmongo._ops.session_state import SessionEnded, SessionState
 from txmongo._ops.timeouts import TimeLimit, Timing, check_timing, is_timeout, seconds_of, time_limit
 from txmongo._ops.transaction_state import Settled, TransactionState
-from txmongo._ops.transactions import AbortTransaction, CommitTransaction
+from txmongo._ops.transactions import (
+    NO_SUCH_TRANSACTION,
+    AbortNumbered,
+    AbortTransaction,
+    CommitTransaction,
+    Supersede,
+)
 from txmongo._pymongo import ServerMode
-from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout, PyMongoError
+from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout, OperationFailure, PyMongoError
 
 if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
+    from txmongo.types import Address
 
 __all__ = [
     "BindingContext",
@@ -565,9 +573,30 @@ class ClientSession(SessionState):
         if not self.transaction.abort():
             return succeed(None)
         self._aborting = Broadcast()
-        deferred = self._run(AbortTransaction(self, self.transaction.options.write_concern), timing, anew=True)
+        transaction = self.transaction
+        number, address = transaction.txn_number, transaction.pinned_address
+        deferred = self._run(AbortTransaction(self, transaction.options.write_concern), timing, anew=True)
+        if transaction.beginning_given_up:
+            deferred.addErrback(self._not_begun_yet, number, address, timing)
         deferred.addBoth(self._aborted).addBoth(self._abort_over)
         return deferred
+
+    def _not_begun_yet(
+        self, failure: Failure, txn_number: Int64, address: Address | None, timing: Mapping[str, Any]
+    ) -> Any:
+        """The abort may have come to the server before the beginning, which was given up: it must not begin any more.
+
+        The server would keep the transaction, and its locks, for a minute. If another one was started it does not.
+        """
+        transaction, error = self.transaction, failure.value
+        namespace = transaction.namespace
+        unknown = isinstance(error, OperationFailure) and error.code == NO_SUCH_TRANSACTION
+        if not unknown or namespace is None or transaction.txn_number != txn_number:
+            return failure
+        server_session = self.server_session()
+        lsid, later = server_session.lsid, server_session.next_txn_number()
+        superseding = self._run(Supersede(namespace, lsid, later, address), timing, anew=True)
+        return superseding.addCallback(lambda _: self._run(AbortNumbered(lsid, later, address), timing, anew=True))
 
     def _abort_over(self, result: Any) -> Any:
         over, self._aborting = self._aborting, None

@@ -83,7 +83,6 @@ class SessionTestCase(SynchronousTestCase):
         command = {operation.name: 1}
         use = self.sessions.begin(operation, command, PRIMARY, A)
         self.commands.append(command)
-        assert use is not None
         answers = self.answers.get(operation.name)
         answer = answers.pop(0) if answers else None
 
@@ -97,7 +96,8 @@ class SessionTestCase(SynchronousTestCase):
             return failure
 
         def answered(result: Any) -> Any:
-            self.sessions.answered(use, {"ok": 1})
+            if use is not None:
+                self.sessions.answered(use, {"ok": 1})
             return result
 
         def ended(result: Any) -> Any:
@@ -405,6 +405,64 @@ class TransactionTests(SessionTestCase):
         aborting = session.abort_transaction()
         aborting.cancel()
         self.failureResultOf(aborting, CancelledError)
+
+    def given_up(self) -> ClientSession:
+        """A session whose transaction was begun by a command that was cancelled before it was answered."""
+        session = self.session()
+        session.start_transaction()
+        self.answers["insert"] = [Deferred()]
+        beginning = self.step(session)
+        beginning.cancel()
+        self.failureResultOf(beginning, CancelledError)
+        return session
+
+    def test_abort_before_beginning(self) -> None:
+        """If the server knows of no transaction yet, it is kept from beginning it by another one, which is aborted."""
+        session = self.given_up()
+        session.transaction.pin_to(A)
+        self.answers["abortTransaction"] = [transient()]
+        self.assertIsNone(self.successResultOf(session.abort_transaction()))
+        self.assertEqual(self.names, ["insert", "abortTransaction", "find", "abortTransaction"])
+        find, abort = (operation.build(PRIMARY) for operation in self.executed[2:])
+        for command in (find, abort):
+            self.assertEqual((command["lsid"], command["txnNumber"]), (session.session_id, 2))
+        self.assertEqual([operation.address for operation in self.executed[2:]], [A, A])
+        self.assertEqual((self.commands[0]["txnNumber"], find["startTransaction"]), (1, True))
+        session.start_transaction()
+        self.assertEqual(session.transaction.txn_number, 3)
+
+    def test_end_before_beginning(self) -> None:
+        """The same at the end of the session, and of a function that was cancelled."""
+        self.answers["abortTransaction"] = [transient()]
+        self.assertIsNone(self.successResultOf(self.given_up().end_session()))
+        self.answers = {"insert": [Deferred()], "abortTransaction": [transient()]}
+        session = self.session()
+        running = session.with_transaction(self.step)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        session.end_session()
+        self.assertEqual(self.names, ["insert", "abortTransaction", "find", "abortTransaction"] * 2)
+        self.assertEqual(self.sessions.pool.in_use, 0)
+
+    def test_abort_of_what_is_over(self) -> None:
+        """Nothing more is sent if the abort ends otherwise, the beginning was answered, or another one has begun."""
+        for answer in (None, AutoReconnect("lost"), OperationFailure("no", 1, {"ok": 0})):
+            session = self.given_up()
+            self.answers["abortTransaction"] = [answer]
+            self.successResultOf(session.abort_transaction())
+        session = self.session()
+        session.start_transaction()
+        self.successResultOf(self.step(session))
+        self.answers["abortTransaction"] = [transient()]
+        self.successResultOf(session.abort_transaction())
+        session, waiting = self.given_up(), Deferred[Any]()
+        self.answers["abortTransaction"] = [waiting]
+        aborting = session.abort_transaction()
+        session.start_transaction()
+        waiting.callback(transient())
+        self.successResultOf(aborting)
+        self.assertEqual(set(self.names), {"insert", "abortTransaction"})
+        self.assertIs(session.transaction.state, TransactionState.STARTING)
 
     def test_refused(self) -> None:
         """What makes no sense is refused at the call."""

@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pymongo.write_concern import WriteConcern
+from twisted.internet.defer import CancelledError
 
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.bound_sessions import bound_to
@@ -279,6 +280,8 @@ class Sessions:
                 given.learn(details, use)
         elif use is not None and use.in_flight:
             use.server_session.dirty = True
+            if use.first and use.transaction is not None and isinstance(error, CancelledError):
+                use.transaction.beginning_given_up = True
         if use is not None and use.in_flight:
             use.in_flight -= 1
         if given is not None:

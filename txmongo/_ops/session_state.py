@@ -274,6 +274,7 @@ class SessionState:
                 return
             if use.first:
                 command["startTransaction"] = True
+                transaction.namespace = operation.database, str(command.get(operation.name))
             if kind is not CommandKind.WRITTEN:
                 command.pop("writeConcern", None)
         given = command.get("readConcern")

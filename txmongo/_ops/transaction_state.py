@@ -110,10 +110,15 @@ class Transaction:
     :ivar pinned_address: the only server that may be sent its commands, ``None`` if that is open.
     :ivar pin: behind a load balancer, the only connection that may be sent them, which it keeps.
     :ivar commit_uncertain: a commit was tried and may have had an effect: the next one waits for a majority.
+    :ivar namespace: database and collection of its first command.
+    :ivar beginning_given_up: nobody waits for the answer to its first command any more: who knows when the server comes
+        to it.
     """
 
     __slots__ = (
+        "beginning_given_up",
         "commit_uncertain",
+        "namespace",
         "options",
         "pin",
         "pinned_address",
@@ -130,6 +135,8 @@ class Transaction:
         self.pinned_address: Address | None = None
         self.pin: Pin | None = None
         self.commit_uncertain = False
+        self.namespace: tuple[str, str] | None = None
+        self.beginning_given_up = False
 
     @property
     def active(self) -> bool:
@@ -156,6 +163,8 @@ class Transaction:
         self.txn_number = txn_number
         self.recovery_token = None
         self.commit_uncertain = False
+        self.namespace = None
+        self.beginning_given_up = False
 
     def commit(self) -> bool:
         """Go over to committed.

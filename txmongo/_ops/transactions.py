@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bson.int64 import Int64
+from bson.min_key import MinKey
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
@@ -17,8 +19,20 @@ from txmongo.errors import write_concern_error_from_reply
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
+    from txmongo.types import Address
 
-__all__ = ["NO_SESSION", "AbortTransaction", "CommitTransaction", "EndSessions"]
+__all__ = [
+    "NO_SESSION",
+    "NO_SUCH_TRANSACTION",
+    "AbortNumbered",
+    "AbortTransaction",
+    "CommitTransaction",
+    "EndSessions",
+    "Supersede",
+]
+
+#: The server's error: it has no transaction of that number in progress.
+NO_SUCH_TRANSACTION = 251
 
 
 class _NoSession:
@@ -92,6 +106,59 @@ class AbortTransaction(Operation[None]):
             be asked again; else that does no harm, and the application is not told of it.
         """
         _check_write_concern(reply)
+
+
+class Supersede(Operation[None]):
+    """Begin a transaction of a later number than one that is to be over, by a read that reads nothing.
+
+    From then on the server refuses what still comes of the one before; what has come of it, it aborts.
+    """
+
+    __slots__ = ("_collection", "_fields")
+
+    name = "find"
+
+    def __init__(
+        self, namespace: tuple[str, str], lsid: Mapping[str, Any], txn_number: Int64, address: Address | None
+    ) -> None:
+        """
+        :param namespace: database and collection, which the application has used in the transaction before.
+        :param address: the only server that will do, or ``None``.
+        """
+        database, self._collection = namespace
+        super().__init__(database, address=address, session=NO_SESSION)
+        self._fields = _fields(lsid, txn_number)
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The ``find`` command, with the session's fields."""
+        nothing = {"filter": {"_id": MinKey()}, "limit": 1, "singleBatch": True}
+        return {"find": self._collection, **nothing, **self._fields, "startTransaction": True}
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> None:
+        """Nothing."""
+
+
+class AbortNumbered(Operation[None]):
+    """Abort what :class:`Supersede` has begun."""
+
+    __slots__ = ("_fields",)
+
+    name = "abortTransaction"
+
+    def __init__(self, lsid: Mapping[str, Any], txn_number: Int64, address: Address | None) -> None:
+        super().__init__("admin", address=address, session=NO_SESSION)
+        self._fields = _fields(lsid, txn_number)
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The ``abortTransaction`` command, with the session's fields."""
+        return {"abortTransaction": 1, **self._fields}
+
+    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> None:
+        """Nothing."""
+
+
+def _fields(lsid: Mapping[str, Any], txn_number: Int64) -> dict[str, Any]:
+    return {"lsid": lsid, "txnNumber": txn_number, "autocommit": False}
 
 
 class EndSessions(Operation[None]):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from bson.int64 import Int64
+from bson.min_key import MinKey
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import RetryKind
-from txmongo._ops.transactions import NO_SESSION, AbortTransaction, CommitTransaction, EndSessions
+from txmongo._ops.transactions import (
+    NO_SESSION,
+    AbortNumbered,
+    AbortTransaction,
+    CommitTransaction,
+    EndSessions,
+    Supersede,
+)
 from txmongo.errors import WriteConcernError
 
 SERVER = StreamDescription()
@@ -44,6 +53,22 @@ class EndingTests(SynchronousTestCase):
         abort.parse({"ok": 1}, CONTEXT)
         reply = {"ok": 1, "writeConcernError": {"code": 64, "errmsg": "x", "errorLabels": ["RetryableWriteError"]}}
         self.assertRaises(WriteConcernError, abort.parse, reply, CONTEXT)
+
+    def test_supersede(self) -> None:
+        """A transaction is superseded by a later one, which reads nothing and is aborted, at the same server."""
+        lsid, number, address = {"id": 1}, Int64(5), ("a", 27017)
+        fields = {"lsid": lsid, "txnNumber": 5, "autocommit": False}
+        begin = Supersede(("db", "things"), lsid, number, address)
+        abort = AbortNumbered(lsid, number, address)
+        command = begin.build(SERVER)
+        self.assertEqual((command.pop("find"), command.pop("filter")), ("things", {"_id": MinKey()}))
+        self.assertEqual(command, {"limit": 1, "singleBatch": True, "startTransaction": True, **fields})
+        self.assertEqual(abort.build(SERVER), {"abortTransaction": 1, **fields})
+        self.assertEqual((begin.database, abort.database), ("db", "admin"))
+        for operation in (begin, abort):
+            self.assertEqual((operation.session, operation.address), (NO_SESSION, address))
+            self.assertIs(operation.retry, RetryKind.NEVER)
+            operation.parse({"ok": 1}, CONTEXT)
 
     def test_end_sessions(self) -> None:
         """endSessions names the sessions, without one of its own, to the primary if there is one."""

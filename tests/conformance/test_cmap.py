@@ -224,7 +224,7 @@ class PoolFormatTests(TestCase):
             await self.fail_point(deployment, {**case.test.get("failPoint", {}), "mode": "off", "data": {}})
         self.check_error(error, case.test.get("error"))
         self.check_events(events, case.test)
-        self.assertEqual(run.pool.total_count, len(run.pool._draining))
+        self.assertEqual(run.pool.total_count, len(run.pool._roster.draining))
 
     async def fail_point(self, deployment: Deployment, command: dict[str, Any] | None) -> None:
         """Set a fail point, or turn it off."""

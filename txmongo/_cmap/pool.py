@@ -1,7 +1,7 @@
 """The pool of connections to one server: Connection Monitoring And Pooling specification.
 
-Lives here: the check-out and check-in of connections, and the life of each until it is closed. Not here: which
-connection a request takes (:mod:`txmongo._cmap.choice`), the order of those who wait
+Lives here: the check-out and check-in of connections, and when each is opened and retired. Not here: which connection a
+request takes (:mod:`txmongo._cmap.choice`), which there are (:mod:`~txmongo._cmap.roster`), the order of those who wait
 (:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), how long the
 server takes (:mod:`~txmongo._cmap.service_times`), the look-out for stalled connections (:mod:`~txmongo._cmap.watch`),
 and what the topology concludes from an error: it is told by a callback.
@@ -44,8 +44,8 @@ from txmongo._cmap.errors import (
 from txmongo._cmap.events import options_of, publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
+from txmongo._cmap.roster import Roster
 from txmongo._cmap.service_times import ServiceTimes
-from txmongo._cmap.sockets import Sockets
 from txmongo._cmap.wait_queue import Crowd, Refusals, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
@@ -113,13 +113,11 @@ class Pool:
         self._on_connect_error = on_connect_error
         self._events = publisher_for(listeners, address, log)
         self._set_sizes(settings)
-        #: Those that may be given out, and of these the idle ones, the last used last.
-        self._connections: list[Connection] = []
-        self._idle: list[Connection] = []
-        #: Those that may not be given out any more but are still in use: they count until they come back.
-        self._draining: set[Connection] = set()
-        self._sockets = Sockets(clock)
         self._generations = Generations()
+        self._roster = Roster(clock, self._generations, self._events)
+        # Looked at with every check-out.
+        self._connections = self._roster.usable
+        self._idle = self._roster.idle
         self._crowd = crowd or Crowd(settings.wait_queue_size)
         self._queue = WaitQueue(self._crowd, clock, opening=lambda: len(self._openings), timed_out=self._timed_out)
         self._refusals = Refusals(clock)
@@ -183,7 +181,7 @@ class Pool:
     @property
     def total_count(self) -> int:
         """Connections, those included that are being opened and those that are closed once they come back."""
-        return len(self._connections) + len(self._draining) + len(self._openings)
+        return len(self._roster) + len(self._openings)
 
     @property
     def opening_count(self) -> int:
@@ -218,7 +216,7 @@ class Pool:
         return self._averages.get(service_class, choice.UNKNOWN_SERVICE_TIME)
 
     def __repr__(self) -> str:
-        in_flight = sum(connection.live for connection in (*self._connections, *self._draining))
+        in_flight = sum(connection.live for connection in self._roster)
         return (
             f"<Pool {address_text(self.address)} {self.state.value}: {self.total_count} connections "
             f"({self.available_count} available, {self.opening_count} opening), {in_flight} in flight, "
@@ -418,7 +416,7 @@ class Pool:
         error = CheckOutTimeoutError(
             self.address,
             max_pool_size=self._max_size,
-            in_use=len(self._connections) + len(self._draining) - self.available_count,
+            in_use=len(self._roster) - self.available_count,
             opening=len(self._openings),
             waiting=len(self._queue) - 1,
             pinned=self._pinned(),
@@ -562,7 +560,7 @@ class Pool:
     def _returned(self, connection: Connection) -> None:
         """A connection has one request fewer."""
         if not connection.open:
-            self._close_drained(connection)
+            self._roster.close_drained(connection)
             self._serve()
             return
         if connection.late and self._gives_up_if_stalled(connection):
@@ -609,10 +607,7 @@ class Pool:
         connection.protocol.late_reply_hook = partial(self._late_reply, connection)
         # socketTimeoutMS counts from the last byte.
         connection.protocol.in_large_parts = not self._watches_all
-        if connection.service_id is not None:
-            connection.generation = self._generations.opened(connection.service_id)
-        self._connections.append(connection)
-        self._sockets.add(connection)
+        self._roster.add(connection)
         if self._events is not None:
             self._events.connection_ready(connection.id, duration)
         if connection.open:
@@ -652,39 +647,17 @@ class Pool:
             connection.close_error = reason.value
             self._retire(connection, ConnectionClosedReason.ERROR)
             self._serve()
-        self._sockets.gone(connection)
+        self._roster.gone(connection)
 
     def _retire(self, connection: Connection, reason: str) -> None:
         """Give a connection out no more; close it once it is not in use."""
-        connection.open = False
-        connection.close_reason = reason
-        self._connections.remove(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
         if connection is self.last_unacknowledged:
             self._forget_unread()
-        if connection.live:
-            self._draining.add(connection)
-        else:
-            self._close(connection)
+        self._roster.retire(connection, reason)
         if reason == ConnectionClosedReason.ERROR and self._min_size:
             now = self._seconds()
             self._back_off.lost(now - connection.created_at, now)
             self._plan_maintenance()
-
-    def _close_drained(self, connection: Connection) -> None:
-        if not connection.live and connection in self._draining:
-            self._draining.remove(connection)
-            self._close(connection)
-
-    def _close(self, connection: Connection) -> None:
-        """A retired connection that is not in use leaves the pool."""
-        assert connection.close_reason is not None
-        if self._events is not None:
-            self._events.connection_closed(connection.id, connection.close_reason, connection.close_error)
-        if connection.service_id is not None:
-            self._generations.closed(connection.service_id)
-        self._sockets.close(connection)
 
     def _cut(self, connection: Connection, error: Exception) -> None:
         """Close a connection at once, whatever waits on it; that also ends what the server does for it."""
@@ -697,7 +670,7 @@ class Pool:
     # --- stalled connections ---
 
     def _busy(self) -> list[Connection]:
-        return [connection for connection in (*self._connections, *self._draining) if connection.in_flight]
+        return [connection for connection in self._roster if connection.in_flight]
 
     def _silent(self, connection: Connection) -> None:
         """Nothing came on a connection for ``socketTimeoutMS``."""
@@ -744,7 +717,7 @@ class Pool:
         return allowed < len(requests)
 
     def _nothing_came_since(self, moment: float) -> bool:
-        return all(each.protocol.last_received_at <= moment for each in (*self._connections, *self._draining))
+        return all(each.protocol.last_received_at <= moment for each in self._roster)
 
     def _move(self, requests: list[CheckOut]) -> None:
         now = self._seconds()
@@ -856,7 +829,7 @@ class Pool:
                 self._retire(connection, ConnectionClosedReason.ERROR if lost else reason)
 
     def _cut_draining(self, error: Exception, service_id: ObjectId | None = None) -> None:
-        for connection in list(self._draining):
+        for connection in list(self._roster.draining):
             if service_id is None or connection.service_id == service_id:
                 connection.protocol.abort(error)
 
@@ -881,4 +854,4 @@ class Pool:
 
     def _closed(self, _: None) -> Deferred[None]:
         self._refusals.tell()
-        return self._sockets.wait()
+        return self._roster.wait()

@@ -211,7 +211,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.pool
         assert 0 <= pool.total_count <= self.size, pool
         assert len(pool._openings) == len(self.wires.waiting)
-        established = [*pool._connections, *pool._draining]
+        established = list(pool._roster)
         live = [request for c in established for request in c.in_flight if request not in c.late]
         queued = [waiter.request for waiter in pool._queue.all() if waiter.deferred is not None]
         assert pool.operation_count == len(live) + len(queued), pool
@@ -228,7 +228,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def connections_hold(self) -> None:
         """Each connection's numbers are those of its requests, and its protocol agrees."""
-        for connection in (*self.pool._connections, *self.pool._draining):
+        for connection in self.pool._roster:
             assert set(connection.late) <= set(connection.in_flight)
             assert connection.late == {} or connection.protocol.late_reply_hook is not None
             assert connection.open == (connection in self.pool._connections)
@@ -259,7 +259,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not self.listening:
             return
         count = self.recorder.count
-        live = sum(connection.live for connection in (*self.pool._connections, *self.pool._draining))
+        live = sum(connection.live for connection in self.pool._roster)
         assert count("checked_out") - count("checked_in") == live
         assert count("started") - count("checked_out") - count("failed") == self.pool.waiting_count
         assert count("created") - count("closed") == self.pool.total_count
@@ -280,7 +280,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.events_balance()
         ids = [event.connection_id for name, event in self.recorder.events if name == "closed"]
         assert len(ids) == len(set(ids))
-        assert all(c.state is ConnectionState.CLOSED for c in (*self.pool._connections, *self.pool._draining))
+        assert all(c.state is ConnectionState.CLOSED for c in self.pool._roster)
 
 
 class PoolMachineTests(SynchronousTestCase):

@@ -1,8 +1,9 @@
 """What an operation costs in counts that no other process can disturb: ``python benchmarks/budget.py [--write]``.
 
 Counted are the opcodes that Python executes and the calls that it makes into C, in the driver and all that it stands
-on (Twisted, ``bson``), for 200 calls of ``find_one`` and of ``insert_one`` and for batches of 1,000 documents, on a
-transport in memory that answers with prepared bytes. The opcodes are printed by function, the most expensive first.
+on (Twisted, ``bson``), for 200 calls of ``find_one`` and of ``insert_one``, for batches of 1,000 documents and for bulk
+writes, on a transport in memory that answers with prepared bytes. The opcodes are printed by function, the most
+expensive first.
 
 ``budget.json`` holds the figures and the versions that they were counted with. ``tests/unit/test_budget.py`` fails when
 something gets more than 5 % dearer than its figure; ``--write`` records what is counted now, for the commit that is
@@ -30,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 import bson  # noqa: E402
 import pymongo  # noqa: E402
 import twisted  # noqa: E402
+from pymongo import DeleteOne, InsertOne, ReplaceOne  # noqa: E402
 from twisted.internet.defer import Deferred, succeed  # noqa: E402
 from twisted.internet.task import Clock  # noqa: E402
 
@@ -42,6 +44,8 @@ ALLOWANCE = 1.05
 CALLS = 200
 WARM_UP = 50
 BATCH = 1000
+#: Replies to writes that a server has ready: more than any task asks for.
+WRITES = 2000
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG, _OP_REPLY, _OP_QUERY = 2013, 1, 2004
@@ -170,10 +174,11 @@ class Server:
 
     def __init__(self, documents: int) -> None:
         found = _batch([_document(number) for number in range(documents)])
+        written = iter([_written(number, documents) for number in range(WRITES)])
         self._bodies = {
             b"hello": itertools.repeat(bson.encode(_HELLO)),
             b"find": itertools.repeat(found),
-            b"insert": iter([_written(number, documents) for number in range(WARM_UP + 2 * CALLS)]),
+            **dict.fromkeys((b"insert", b"update", b"delete"), written),
         }
         self._transports: list[Transport] = []
 
@@ -232,9 +237,27 @@ class Tasks:
             self._wait(self._orders.insert_one({"number": number, "name": "somebody"}))
 
     def insert_many_1000(self, calls: int) -> None:
-        """1,000 small documents without ``_id`` in one call."""
+        """1,000 small documents without ``_id`` in one insert_many."""
         for _ in range(calls):
             self._wait(self._orders.insert_many([{"number": number, "name": "somebody"} for number in range(BATCH)]))
+
+    def bulk_write_1000(self, calls: int) -> None:
+        """The same documents as models of one bulk_write."""
+        for _ in range(calls):
+            models = [InsertOne({"number": number, "name": "somebody"}) for number in range(BATCH)]
+            self._wait(self._orders.bulk_write(models))
+
+    def bulk_write_300_mixed(self, calls: int) -> None:
+        """100 inserts, replacements and deletes in turn in one ordered bulk_write, which is 300 commands."""
+        for _ in range(calls):
+            models: list[Any] = []
+            for number in range(100):
+                models += [
+                    InsertOne({"number": number, "name": "somebody"}),
+                    ReplaceOne({}, {"number": number, "name": "somebody else"}),
+                    DeleteOne({}),
+                ]
+            self._wait(self._orders.bulk_write(models))
 
     def find_1000(self, calls: int) -> None:
         """1,000 small documents in one batch."""
@@ -267,6 +290,8 @@ TASKS = {
     "insert_one": (CALLS, 1),
     "insert_many_1000": (2, BATCH),
     "find_1000": (2, BATCH),
+    "bulk_write_1000": (2, BATCH),
+    "bulk_write_300_mixed": (2, 1),
 }
 
 

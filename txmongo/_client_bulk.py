@@ -24,7 +24,7 @@ from txmongo._ops.client_sessions import effective_write_concern
 from txmongo._ops.cursors import CursorBatch, GetMore
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.session_state import SessionUse
-from txmongo.bulk import writes_of
+from txmongo.bulk import give_ids, writes_of
 from txmongo.errors import (
     ConnectionFailure,
     InvalidOperation,
@@ -72,7 +72,9 @@ def client_writes(models: Any, *, write_concern: WriteConcern) -> list[ClientWri
         raise TypeError(f"models must be a list, not {type(models).__name__}")
     if not models:
         raise InvalidOperation("models: no operations to execute")
-    return list(_client_writes(models, write_concern.acknowledged))
+    writes = list(_client_writes(models, write_concern.acknowledged))
+    give_ids([write.stored for write in writes if write.kind == "insert"])
+    return writes
 
 
 def _client_writes(models: Sequence[Any], acknowledged: bool) -> Iterator[ClientWrite]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo.operations import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.results import BulkWriteResult, ClientBulkWriteResult
@@ -63,6 +62,9 @@ Execute = Callable[[Operation[Any]], "Deferred[Any]"]
 #: Statements of one command, on every server that is spoken to.
 _USUAL_BATCH_SIZE = 100_000
 
+_DICT = {dict}
+_INSERT_ONE = {InsertOne}
+
 
 class _NothingToInsert(InvalidOperation, TypeError):
     """There are no documents: TxMongo's class for that, and PyMongo's."""
@@ -78,23 +80,36 @@ def documents_with_ids(documents: Any) -> tuple[list[Any], list[Any]]:
     inserted = list(documents)
     if not inserted:
         raise _NothingToInsert("documents must be a non-empty list, and it is empty")
-    identified = []
-    anonymous = []
-    for document in inserted:
+    return inserted, [document["_id"] for document in give_ids(inserted)]
+
+
+def give_ids(documents: list[Any]) -> list[Any]:
+    """Give those documents an ``_id`` that have none, the caller's own objects, in their order.
+
+    :returns: all that have an ``_id`` now that can be read: raw BSON stays as it is and is left out.
+    :raises TypeError: one is no document.
+    """
+    # To ask each one for its class takes as long as all the rest.
+    identified = documents if set(map(type, documents)) <= _DICT else _not_raw(documents)
+    anonymous = [document for document in identified if "_id" not in document]
+    for document, made in zip(anonymous, object_ids(len(anonymous)), strict=True):
+        document["_id"] = made
+    return identified
+
+
+def _not_raw(documents: list[Any]) -> list[Any]:
+    found = []
+    for document in documents:
         if not isinstance(document, dict):
             check_document("document", document)
             if isinstance(document, RawBSONDocument):
                 continue
-        if "_id" not in document:
-            anonymous.append(document)
-        identified.append(document)
-    for document, made in zip(anonymous, object_ids(len(anonymous)), strict=True):
-        document["_id"] = made
-    return inserted, [document["_id"] for document in identified]
+        found.append(document)
+    return found
 
 
 def insert_run(documents: list[Any]) -> Run:
-    """The one run of an ``insert_many``."""
+    """The one run of writes that only insert."""
     return Run(InsertBatch, documents, range(len(documents)))
 
 
@@ -108,22 +123,28 @@ def runs_of(requests: Any, *, ordered: bool, write_concern: WriteConcern) -> lis
     """
     if not isinstance(requests, Iterable) or isinstance(requests, (Mapping, str, bytes)):
         raise TypeError(f"requests must be a list, not {type(requests).__name__}")
-    writes = writes_of(requests, write_concern.acknowledged)
-    runs = ordered_runs(writes) if ordered else unordered_runs(writes)
-    if not runs:
+    models = list(requests)
+    if not models:
         raise InvalidOperation("requests: no operations to execute")
+    if set(map(type, models)) == _INSERT_ONE:
+        documents = [model._doc for model in models]
+        give_ids(documents)
+        return [insert_run(documents)]
+    writes = writes_of(models, write_concern.acknowledged)
+    runs = ordered_runs(writes) if ordered else unordered_runs(writes)
+    give_ids([document for run in runs if run.batch is InsertBatch for document in run.statements])
     return runs
 
 
 def writes_of(requests: Iterable[Any], acknowledged: bool, argument: str = "requests") -> Iterator[Write]:
-    """Check models one after another, and say what each is.
+    """Check models one after another, and say what each is. Documents are left to :func:`give_ids`.
 
     :param argument: how the caller calls ``requests``.
     :raises TypeError: and the others: as :func:`runs_of`.
     """
     for index, model in enumerate(requests):
         if isinstance(model, InsertOne):
-            yield InsertBatch, _inserted(model), False
+            yield InsertBatch, model._doc, False
         elif isinstance(model, (UpdateOne, UpdateMany, ReplaceOne)):
             multi = isinstance(model, UpdateMany)
             yield UpdateBatch, _updated(model, multi, acknowledged), multi
@@ -139,18 +160,6 @@ def writes_of(requests: Iterable[Any], acknowledged: bool, argument: str = "requ
 
 # The models give their content away only by the attributes that they are made of. ``tests/unit/test_bulk.py`` holds
 # every one of them, on the lowest and the newest PyMongo.
-
-
-def _inserted(model: Any) -> Any:
-    document = model._doc
-    # To ask for the class of raw BSON, which is an abstract one, takes as long as all the rest.
-    if type(document) is not dict:
-        check_document("document", document)
-        if isinstance(document, RawBSONDocument):
-            return document
-    if "_id" not in document:
-        document["_id"] = ObjectId()
-    return document
 
 
 def _updated(model: Any, multi: bool, acknowledged: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from bson import encode
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
+from bson.son import SON
 from pymongo.collation import Collation
 from pymongo.operations import DeleteMany, DeleteOne, IndexModel, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.write_concern import WriteConcern
@@ -46,6 +47,29 @@ class ModelTests(SynchronousTestCase):
         self.assertEqual(given, {"_id": 5})
         raw = RawBSONDocument(encode({"a": 1}))
         self.assertIs(statements(InsertOne(raw))[0], raw)
+
+    def test_ids(self) -> None:
+        """Among other writes too, documents get their _ids in the order of the list; those that have one keep it."""
+        update: dict[str, Any] = {"$set": {"a": 1}}
+        for ordered in (True, False):
+            given: list[Any] = [{}, SON(), {"_id": 5}, RawBSONDocument(encode({"a": 1})), {"a": 1}]
+            models = [model for document in given for model in (InsertOne(document), UpdateOne({}, update))]
+            found = statements(*models, ordered=ordered)
+            self.assertEqual([each for each in found if "u" not in each], given)
+            made = [given[place]["_id"] for place in (0, 1, 4)]
+            self.assertEqual(made, sorted(made))
+            self.assertEqual({type(each) for each in made}, {ObjectId})
+            self.assertEqual(given[2:4], [{"_id": 5}, RawBSONDocument(encode({"a": 1}))])
+
+    def test_subclass(self) -> None:
+        """A model of the application's own class is what it derives from."""
+
+        class Mine(InsertOne[Any]):
+            pass
+
+        document: dict[str, Any] = {}
+        self.assertIs(statements(Mine(document))[0], document)
+        self.assertIsInstance(document["_id"], ObjectId)
 
     def test_update_one(self) -> None:
         """UpdateOne keeps every option."""

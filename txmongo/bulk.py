@@ -26,6 +26,7 @@ from txmongo._ops.bulk_write import (
     UpdateBatch,
     Write,
     WriteBatch,
+    batch_template,
     empty_result,
     has_errors,
     merge_reply,
@@ -220,6 +221,7 @@ class Bulk:
             UpdateBatch: write_options(comment, let, bypass_document_validation),
             DeleteBatch: write_options(comment, let),
         }
+        self._template = batch_template(target)
         self._result = empty_result()
         self._run_number = 0
         self._start = 0
@@ -233,16 +235,28 @@ class Bulk:
             operation can fail with; batches that had not been sent then are not sent. Cancelling it ends it after the
             batch that is under way.
         """
-        deferred = self._send_batch()
+        batch = self._next_batch()
+        deferred: Deferred[Any] = self._execute(batch)
+        deferred.addCallbacks(self._answered, self._first_failed, callbackArgs=(batch,), errbackArgs=(batch,))
         deferred.addCallback(self._after_first)
         return deferred
+
+    def _first_failed(self, failure: Failure, batch: WriteBatch) -> Failure | None:
+        return None if self._survives(failure.value, batch) else failure
 
     def _after_first(self, _: None) -> Any:
         return self._finish() if self._done else Deferred.fromCoroutine(self._send_rest())
 
     async def _send_rest(self) -> dict[str, Any] | None:
         while not self._done:
-            await self._send_batch()
+            batch = self._next_batch()
+            try:
+                reply = await self._execute(batch)
+            except Exception as error:
+                if not self._survives(error, batch):
+                    raise
+            else:
+                self._answered(reply, batch)
         return self._finish()
 
     def _finish(self) -> dict[str, Any] | None:
@@ -253,12 +267,6 @@ class Bulk:
             result["writeErrors"].sort(key=lambda error: error["index"])
             raise BulkWriteError(result)
         return result
-
-    def _send_batch(self) -> Deferred[Any]:
-        batch = self._next_batch()
-        deferred = self._execute(batch)
-        deferred.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
-        return deferred
 
     def _next_batch(self) -> WriteBatch:
         run = self._runs[self._run_number]
@@ -271,6 +279,7 @@ class Bulk:
             acknowledged=self._target.acknowledged or self._must_be_known(run),
             options=self._options[run.batch],
             session=self._session,
+            template=self._template,
         )
 
     def _must_be_known(self, run: Run) -> bool:
@@ -290,17 +299,17 @@ class Bulk:
             self._start = 0
             self._done = self._done or self._run_number == len(self._runs)
 
-    def _failed(self, failure: Failure, batch: WriteBatch) -> Failure | None:
-        error = failure.value
+    def _survives(self, error: Any, batch: WriteBatch) -> bool:
+        """Note how a batch failed; whether the bulk write has a result all the same. Nothing follows in either case."""
         if isinstance(error, BatchUnconfirmed):
             # Retries are used up: what was done is told, and nothing more is tried.
             self._answered(error.reply, batch)
             self._done = True
-            return None
+            return True
         if isinstance(error, OperationFailure) and not self._target.acknowledged:
             self._done = True
-            return None
+            return True
         if isinstance(error, PyMongoError) and self._target.acknowledged:
             # Whatever ended it, the caller can see what the earlier batches did. No class of errors has a place for it.
             error.partial_result = BulkWriteResult(self._result, True)  # type: ignore[attr-defined]
-        return failure
+        return False

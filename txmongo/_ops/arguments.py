@@ -96,7 +96,10 @@ def check_replacement(replacement: Any) -> None:
     :raises ValueError: it starts with an operator.
     """
     check_mapping("replacement", replacement)
-    if replacement and not isinstance(replacement, RawBSONDocument) and next(iter(replacement)).startswith("$"):
+    # To ask for the class of raw BSON, which is an abstract one, takes as long as all the rest.
+    if type(replacement) is not dict and isinstance(replacement, RawBSONDocument):
+        return
+    if replacement and next(iter(replacement)).startswith("$"):
         raise ValueError("replacement must be a whole document: it can not include $ operators")
 
 

@@ -9,17 +9,20 @@ server's limits. What the replies add up to is the document that ``BulkWriteResu
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import bson
+from pymongo.read_preferences import ReadPreference
 
-from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, Operation, ReplyContext, RetryKind
 from txmongo._ops.update import check_unacknowledged_sort
 from txmongo._ops.writes import WriteTarget, keep_outcome
 from txmongo._pymongo import do_batched_op_msg
-from txmongo._wire.op_msg import MORE_TO_COME, Msg
+from txmongo._wire.envelope import LARGE, elements_of, encode_many_elements
+from txmongo._wire.op_msg import EMPTY_DOCUMENT, MORE_TO_COME, Msg
 from txmongo.errors import DocumentTooLarge, WriteConcernError
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ __all__ = [
     "Run",
     "UpdateBatch",
     "WriteBatch",
+    "batch_template",
     "empty_result",
     "has_errors",
     "merge_reply",
@@ -62,6 +66,13 @@ class BatchUnconfirmed(WriteConcernError):
         self.found = found
 
 
+#: Statements of a command that is put together here: that takes about 2 us each, and saves 10.
+_FEW = 5
+#: The types and names of an array's elements.
+_KEYS = [b"\x03%d\0" % number for number in range(_FEW)]
+_pack_int32 = struct.Struct("<i").pack
+
+
 class _Uncompressed:
     """Tells the batch encoder that the protocol compresses messages itself."""
 
@@ -87,7 +98,12 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         never changes after: what is sent again under the same transaction number must be the same statements.
     """
 
-    __slots__ = ("count", "options", "ordered", "retry", "start", "statements", "target")
+    # As in FindOne: the same for all, and no slots.
+    read_preference = ReadPreference.PRIMARY
+    address = None
+    bounded = False
+    exclusive = False
+    count: int | None = None
 
     #: The batch encoder's number for the command.
     number: ClassVar[int]
@@ -107,22 +123,25 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         acknowledged: bool = True,
         options: dict[str, Any] | None = None,
         session: Any = None,
+        template: dict[str, bytes] | None = None,
     ) -> None:
-        super().__init__(
-            target.database,
-            codec_options=target.codec_options,
-            reply_codec_options=target.reply_codec_options,
-            session=session,
-            acknowledged=acknowledged,
-            service_class=f"{self.name}:batch",
-        )
+        """
+        :param template: what :func:`batch_template` made of ``target``, for batches with the same ``ordered`` and, if
+            they are of one kind, the same ``options``.
+        """
+        # The parents' fields are set here, not by a call up.
+        self.database = target.database
+        self.codec_options = target.codec_options
+        self.reply_codec_options = target.reply_codec_options
+        self.session = session
+        self.acknowledged = acknowledged
         self.target = target
         self.statements = statements
         self.start = start
-        self.count: int | None = None
         self.ordered = ordered
         self.retry = RetryKind.WRITE if retryable else RetryKind.NEVER
         self.options = options
+        self.template = template
 
     @property
     def end(self) -> int:
@@ -139,6 +158,38 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         if self.target.write_concern is not None and self.acknowledged == self.target.acknowledged:
             command["writeConcern"] = self.target.write_concern
         return command
+
+    def elements(self, description: StreamDescription) -> list[bytes] | None:
+        """The command in BSON if it is of few statements: with many, or large ones, the batch encoder is faster."""
+        statements = self.statements
+        count = len(statements)
+        if count > _FEW or count > description.max_write_batch_size or self.start:
+            return None
+        beginning = self.template.get(self.name)
+        if beginning is None:
+            beginning = self.template[self.name] = self._beginning(description)
+        elements = [beginning, b""]
+        size = len(EMPTY_DOCUMENT)
+        room = LARGE - len(beginning)
+        for key, statement in zip(_KEYS, statements, strict=False):
+            document = bson.encode(statement, False, self.codec_options)
+            size += len(key) + len(document)
+            if size > room:
+                # One statement is copied once more, which takes less than to encode it once more.
+                if count > 1 or size + len(beginning) > description.max_bson_size:
+                    return None
+                self.encode_elements = encode_many_elements
+            elements += (key, document)
+        elements[1] = _pack_int32(size)
+        elements.append(b"\0")
+        self.count = count
+        return elements
+
+    def _beginning(self, description: StreamDescription) -> bytes:
+        """The fields of the command up to the array of its statements."""
+        command = self.build(description)
+        command["$db"] = self.database
+        return elements_of(command) + b"\x04%b\0" % self.statements_field.encode()
 
     def encode(self, command: dict[str, Any], description: StreamDescription) -> Msg:
         """The message; adds to ``command`` the statements that are in it, for those who are shown the command.
@@ -184,12 +235,19 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
         return reply
 
 
+def batch_template(target: WriteTarget) -> dict[str, bytes] | None:
+    """What the batches of one bulk write share as their template: the beginnings of their commands, made as needed.
+
+    :returns: ``None`` if there will be no reply, or one that needs more than the plain decoder.
+    """
+    return {} if target.acknowledged and target.reply_codec_options is REPLY_CODEC_OPTIONS else None
+
+
 class InsertBatch(WriteBatch):
     """Documents to store."""
 
-    __slots__ = ()
-
     name = "insert"
+    service_class = "insert:batch"
     number = 0
     statements_field = "documents"
     name_document = bson.encode({"insert": ""})
@@ -198,9 +256,8 @@ class InsertBatch(WriteBatch):
 class UpdateBatch(WriteBatch):
     """Update statements, as :func:`txmongo._ops.update.update_statement` makes them."""
 
-    __slots__ = ()
-
     name = "update"
+    service_class = "update:batch"
     number = 1
     statements_field = "updates"
     name_document = bson.encode({"update": ""})
@@ -218,9 +275,8 @@ class UpdateBatch(WriteBatch):
 class DeleteBatch(WriteBatch):
     """Delete statements, as :func:`txmongo._ops.delete.delete_statement` makes them."""
 
-    __slots__ = ()
-
     name = "delete"
+    service_class = "delete:batch"
     number = 2
     statements_field = "deletes"
     name_document = bson.encode({"delete": ""})
@@ -249,10 +305,13 @@ Write = tuple[type[WriteBatch], Any, bool]
 def ordered_runs(writes: Iterable[Write]) -> list[Run]:
     """Runs that keep the caller's order: a new one wherever the kind changes."""
     runs: list[Run] = []
+    kind: type[WriteBatch] | None = None
     for index, (batch, statement, multi) in enumerate(writes):
-        if not runs or runs[-1].batch is not batch:
-            runs.append(Run(batch))
-        _add(runs[-1], index, statement, multi)
+        if batch is kind:
+            _add(runs[-1], index, statement, multi)
+        else:
+            kind = batch
+            runs.append(Run(batch, [statement], [index], not multi))
     return runs
 
 

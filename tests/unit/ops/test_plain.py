@@ -20,6 +20,7 @@ from tests.unit.ops.test_retrying import RetryingCase
 from tests.unit.ops.writing import target
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import Operation
+from txmongo._ops.bulk_write import DeleteBatch, InsertBatch, UpdateBatch, WriteBatch, batch_template
 from txmongo._ops.find import FindOne, find_one_template
 from txmongo._ops.insert import InsertOne, insert_template
 from txmongo.errors import DocumentTooLarge, DuplicateKeyError
@@ -44,6 +45,13 @@ def find_one(query: Any, *, template: bool = True, **options: Any) -> FindOne:
 def insert_one(document: Any, *, template: bool = True, **write_concern: Any) -> InsertOne:
     where = target(**write_concern)
     return InsertOne(where, document, template=insert_template(where) if template else None)
+
+
+def batch(
+    kind: type[WriteBatch], statements: list[Any], start: int = 0, *, template: bool = True, **options: Any
+) -> WriteBatch:
+    where = target(**options.pop("write_concern", {}))
+    return kind(where, statements, start, template=batch_template(where) if template else None, **options)
 
 
 class PlainTests(RetryingCase):
@@ -90,6 +98,68 @@ class PlainTests(RetryingCase):
             self.assertEqual((result.inserted_id, again.inserted_id), (1, 1))
         self.idle()
 
+    def test_batch(self) -> None:
+        """A batch of few statements sends the same fields and statements, numbered on, and gives the counts."""
+        update: dict[str, Any] = {"q": {}, "u": {"$set": {"x": 1}}, "multi": False}
+        delete: dict[str, Any] = {"q": {}, "limit": 1}
+        kinds: list[tuple[type[WriteBatch], list[Any], dict[str, Any]]] = [
+            (InsertBatch, [{"x": "y", "_id": 1}], {}),
+            (InsertBatch, [{"x": "y" * number, "_id": number} for number in range(5)], {"ordered": False}),
+            (UpdateBatch, [update, {**update, "upsert": True}], {"options": {"let": {"a": 1}, "comment": "c"}}),
+            (DeleteBatch, [delete], {"write_concern": {"w": "majority"}}),
+        ]
+        for kind, statements, options in kinds:
+            answer = reply(1, n=len(statements), electionId=ObjectId(), opTime={"ts": Timestamp(1, 1), "t": Int64(1)})
+            made = [batch(kind, statements, template=template, **options) for template in (True, False)]
+            plain, result = self.command(made[0], answer)
+            built, _ = self.command(made[1], answer)
+            number = plain.pop("txnNumber")
+            self.assertEqual(built.pop("txnNumber"), number + 1)
+            self.assertEqual(plain.pop("$clusterTime", built["$clusterTime"]), built.pop("$clusterTime"))
+            self.assertEqual(plain, built)
+            self.assertEqual([each.count for each in made], [len(statements)] * 2)
+            # Without what has been taken off already: this way was gone.
+            self.assertEqual(result, {"n": len(statements), "ok": 1.0})
+        self.idle()
+
+    def test_batch_of_many(self) -> None:
+        """The batch encoder makes what is of many statements, of several large ones, or not the first of its run."""
+        answer = reply(1, n=1)
+        large = {"x": b"x" * 40_000}
+        for made, count in (
+            (batch(InsertBatch, [{} for _ in range(6)]), 6),
+            (batch(InsertBatch, [{}, {}], 1), 1),
+            (batch(InsertBatch, [large, large]), 2),
+            (batch(UpdateBatch, [{"q": {}, "u": {"x": b"x" * (17 * 1024 * 1024)}}]), 1),
+            (batch(DeleteBatch, [{"q": {}, "limit": 1}], options={"comment": "x" * (16 * 1024 * 1024)}), 1),
+        ):
+            command, result = self.command(made, answer)
+            self.assertEqual((len(command[made.statements_field]), made.count), (count, count))
+            self.assertIn("operationTime", result)
+        self.description = StreamDescription(max_write_batch_size=1)
+        self.assertIsNone(batch(InsertBatch, [{}, {}]).elements(self.description))
+        self.idle()
+
+    def test_large_batch(self) -> None:
+        """One large statement is sent as ever."""
+        document = {"_id": 1, "x": b"x" * 1_000_000}
+        command, result = self.command(batch(InsertBatch, [document]), reply(1, n=1))
+        self.assertEqual((command["documents"], result), ([document], {"n": 1, "ok": 1.0}))
+
+    def test_batch_again(self) -> None:
+        """The next attempt carries the same session, number and statements."""
+        result = self.executor.execute(batch(InsertBatch, [{"_id": 1}, {"_id": 2}]))
+        first = self.sent()
+        self.wires[-1].lose()
+        self.found()
+        again = self.sent()
+        self.assertEqual(
+            (again["lsid"], again["txnNumber"], again["documents"]),
+            (first["lsid"], first["txnNumber"], first["documents"]),
+        )
+        self.answer(reply(1, n=2))
+        self.assertEqual(self.successResultOf(result)["n"], 2)
+
     def test_cluster_time(self) -> None:
         """The highest cluster time of the replies goes with the next command, byte for byte."""
         found = {"cursor": {"firstBatch": [], "id": Int64(0), "ns": "db.things"}}
@@ -111,7 +181,12 @@ class PlainTests(RetryingCase):
 
     def test_cannot_be_encoded(self) -> None:
         """A value that BSON cannot hold fails the operation, and nothing is sent or left out."""
-        for operation in (find_one({"x": object()}), insert_one({"_id": object()})):
+        for operation in (
+            find_one({"x": object()}),
+            insert_one({"_id": object()}),
+            batch(InsertBatch, [{}, {"_id": object()}]),
+            batch(DeleteBatch, [{"q": {}, "limit": 1}], options={"comment": object()}),
+        ):
             result = self.executor.execute(operation)
             self.clock.advance(0)
             self.failureResultOf(result, InvalidDocument)
@@ -158,5 +233,7 @@ class PlainTests(RetryingCase):
             options: CodecOptions[Any] = CodecOptions(document_class=document_class)
             self.assertIsNone(find_one_template("db", "things", options, None))
             self.assertIsNone(insert_template(target(codec_options=options)))
+            self.assertIsNone(batch_template(target(codec_options=options)))
         self.assertIsNone(insert_template(target(w=0)))
+        self.assertIsNone(batch_template(target(w=0)))
         self.assertIsNone(Ping("db").elements(StreamDescription()))

@@ -4,7 +4,8 @@ Lives here: the check-out and check-in of connections, and when each is opened a
 request takes (:mod:`txmongo._cmap.choice`), which there are (:mod:`~txmongo._cmap.roster`), the order of those who wait
 (:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), how long the
 server takes (:mod:`~txmongo._cmap.service_times`), the look-out for stalled connections (:mod:`~txmongo._cmap.watch`),
-and what the topology concludes from an error: it is told by a callback.
+what is done about them (:mod:`~txmongo._cmap.stalls`), and what the topology concludes from an error: it is told by a
+callback.
 
 Unlike the specification's, a connection may be *shared*: several requests may be out on it at once, in flight one
 behind the other. With ``pipelining=False`` it is used as the specification says. There are two kinds of pool. The
@@ -46,6 +47,7 @@ from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.roster import Roster
 from txmongo._cmap.service_times import ServiceTimes
+from txmongo._cmap.stalls import Stalls
 from txmongo._cmap.wait_queue import Crowd, Refusals, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
@@ -137,6 +139,7 @@ class Pool:
             silent=self._silent,
             socket_timeout=settings.socket_timeout,
         )
+        self._stalls = Stalls(clock, self._roster, self._queue, cut=self._cut, moved=self._moved)
         self._watches_all = settings.socket_timeout is not None
         service_times = ServiceTimes(self._watch)
         self._averages = service_times.averages
@@ -145,7 +148,6 @@ class Pool:
         self._serving = False
         self._growing = False
         self._unread_ahead = 0
-        self._probed_at = -math.inf
         self._cleared_by: BaseException | None = None
         self._maintenance_call: IDelayedCall | None = None
         #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
@@ -678,57 +680,21 @@ class Pool:
 
     def _stalled(self, connection: Connection, looked_at: float) -> bool:
         """Relieve a stalled connection; returns whether more could be done once the server is known to answer."""
-        return not self._gives_up(connection) and self._move_waiting(connection, looked_at)
+        if self._stalls.gives_up(connection):
+            return False
+        if self._fixed or not self._settings.pipelining or connection is self.last_unacknowledged:
+            return False
+        return self._stalls.move_waiting(connection, looked_at, self._watch.limits.stall)
 
     def _gives_up_if_stalled(self, connection: Connection) -> bool:
         stalled = choice.is_stalled(connection, self._watch.limits.patience, self._seconds())
-        return stalled and self._gives_up(connection)
+        return stalled and self._stalls.gives_up(connection)
 
-    def _gives_up(self, connection: Connection) -> bool:
-        """Cut a stalled connection whose oldest request was abandoned, as soon as nobody waits for another one.
-
-        Until then nothing is added.
-        """
-        if not connection.head_is_late():
-            return False
-        if connection.live:
-            connection.expected_wait = math.inf
-            return False
-        self._cut(connection, AutoReconnect("the request that this connection was busy with was abandoned"))
-        return True
-
-    def _move_waiting(self, connection: Connection, looked_at: float) -> bool:
-        """Let what waits behind a stalled connection's oldest request wait for another connection too.
-
-        If the server has answered nobody of late, it may be the server that is stalled, and sending everything twice
-        would be the last thing it needs: then one request is sent, to find out.
-
-        :returns: whether some were left where they are until that is known.
-        """
-        if self._fixed or not self._settings.pipelining or connection is self.last_unacknowledged:
-            return False
-        requests = [request for request in choice.to_move(connection.in_flight) if request not in connection.late]
-        allowed = len(requests)
-        if requests and self._nothing_came_since(looked_at - self._watch.limits.stall):
-            allowed = 1 if self._probed_at <= looked_at - self._watch.limits.stall else 0
-            self._probed_at = looked_at if allowed else self._probed_at
-        if allowed:
-            self._move(requests[:allowed])
-        return allowed < len(requests)
-
-    def _nothing_came_since(self, moment: float) -> bool:
-        return all(each.protocol.last_received_at <= moment for each in self._roster)
-
-    def _move(self, requests: list[CheckOut]) -> None:
-        now = self._seconds()
-        waiters = []
-        for request in requests:
-            request.movable = False
-            waiters.append(Waiter(request.duplicate(), now, original=request))
-        self._queue.push_front(waiters)
+    def _moved(self, count: int) -> None:
+        """Second copies of so many requests wait for a connection from now on."""
         self._set_calm()
         if self._events is not None:
-            for _ in waiters:
+            for _ in range(count):
                 self._events.check_out_started()
         self._serve()
 

@@ -595,14 +595,15 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
         """Drop the collection with its indexes; that it does not exist is no error.
 
         :param comment: any BSON value, for the server's log and profiler.
-        :param encrypted_fields: not supported: :class:`~txmongo.errors.ConfigurationError` if it is given.
+        :param encrypted_fields: as of :meth:`Database.drop_collection() <txmongo.database.Database.drop_collection>`.
         :returns: a Deferred that fires with the server's reply. It fails with
             :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
             (see the class).
         """
         check_session(session, self._sessions)
         if encrypted_fields is not None:
-            raise ConfigurationError("encrypted_fields: client-side field level encryption is not supported")
+            database = self._database.with_options(write_concern=self._write_concern, timeout_ms=self.timeout_ms)
+            return database.drop_collection(self._name, session, comment, encrypted_fields, **timing)
         operation = admin.Drop(
             self._database_name,
             self._name,

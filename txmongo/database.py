@@ -18,7 +18,8 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 
-from txmongo._ops.admin import CollMod, Create, Drop, ListCollections
+from txmongo._encryption.queryable import created, dropped
+from txmongo._ops.admin import CollMod, Create, CreateEncrypted, Drop, ListCollections
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_mapping, read_fields, with_comment
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
@@ -456,11 +457,13 @@ class Database(Scope[DocumentType]):
         :param kwargs: fields of the ``create`` command: ``capped``, ``size``, ``max``, ``storageEngine``,
             ``validator``, ``validationLevel``, ``validationAction``, ``indexOptionDefaults``, ``viewOn``, ``pipeline``,
             ``collation``, ``timeseries``, ``expireAfterSeconds``, ``clusteredIndex``,
-            ``changeStreamPreAndPostImages``, ``comment``...
+            ``changeStreamPreAndPostImages``, ``comment``... With ``encryptedFields`` the collections that
+            Queryable Encryption needs beside it, and its index, are created too.
         :returns: a Deferred that fires with the :class:`~txmongo.collection.Collection`. It fails with
             :class:`~txmongo.errors.CollectionExists` if ``check_exists`` and the collection is there,
-            :class:`~txmongo.errors.OperationFailure` if the server refuses the options, and as every operation (see the
-            class).
+            :class:`~txmongo.errors.OperationFailure` if the server refuses the options,
+            :class:`~txmongo.errors.ConfigurationError` if it is too old for ``encryptedFields`` (MongoDB 7.0), and as
+            every operation (see the class).
         :raises TypeError: an argument is not of its type.
         :raises InvalidName: the name is not one that a collection can have.
         """
@@ -480,7 +483,10 @@ class Database(Scope[DocumentType]):
         fields = {**(options or {}), **kwargs}
         if fields.get("collation") is not None:
             fields["collation"] = collation_document(fields["collation"])
-        operation = Create(
+        encrypted_fields = fields.get("encryptedFields")
+        if encrypted_fields is not None:
+            check_mapping("encryptedFields", encrypted_fields)
+        operation = (Create if encrypted_fields is None else CreateEncrypted)(
             self._name,
             name,
             {field: value for field, value in fields.items() if value is not None},
@@ -488,14 +494,17 @@ class Database(Scope[DocumentType]):
             write_concern=collection.write_concern,
             session=session,
         )
-        if not check_exists or (session is not None and session.transaction.active):
-            # Servers list no collections in a transaction.
-            return execute(operation).addCallback(lambda _reply: collection)
 
-        def create(names: list[str]) -> Deferred[Any]:
+        def create(names: Sequence[str] = ()) -> Deferred[Any]:
             if names:
                 raise CollectionExists(f"collection {name} already exists", 48)
+            if isinstance(operation, CreateEncrypted):
+                return Deferred.fromCoroutine(created(execute, operation))
             return execute(operation)
+
+        if not check_exists or (session is not None and session.transaction.active):
+            # Servers list no collections in a transaction.
+            return create().addCallback(lambda _reply: collection)
 
         listing = ListCollections(self._name, {"filter": {"name": name}, "nameOnly": True}, session=session)
         found = execute(listing).addCallback(lambda batch: batch.documents)
@@ -548,7 +557,8 @@ class Database(Scope[DocumentType]):
 
         :param name_or_collection: its name, or a :class:`~txmongo.collection.Collection`.
         :param comment: any BSON value, for the server's log and profiler.
-        :param encrypted_fields: accepted for PyMongo's sake; there is no client-side encryption.
+        :param encrypted_fields: of a collection with Queryable Encryption: the collections beside it, which keep the
+            state of these fields, are removed too.
         :returns: a Deferred that fires with the server's reply. It fails with
             :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
             (see the class).
@@ -558,7 +568,15 @@ class Database(Scope[DocumentType]):
         fields = None if comment is None else {"comment": comment}
         name = self._collection_name(name_or_collection)
         operation = Drop(self._name, name, fields, write_concern=self._write_concern, session=session)
-        return self._begin(timing, session)(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
+        execute = self._begin(timing, session)
+
+        def drop(operation: Drop) -> Deferred[Mapping[str, Any]]:
+            return execute(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
+
+        if encrypted_fields is None:
+            return drop(operation)
+        check_mapping("encrypted_fields", encrypted_fields)
+        return Deferred.fromCoroutine(dropped(drop, operation, encrypted_fields))
 
     @staticmethod
     def _collection_name(name_or_collection: Any) -> str:

@@ -987,7 +987,6 @@ class ManagementTests(CollectionCase):
         durable = self.things.with_options(write_concern=WriteConcern(w=2))
         self.assertEqual(self.successResultOf(durable.drop(comment="c"))["ok"], 1)
         self.assertEqual(self.sent(), {"drop": "things", "comment": "c", "writeConcern": {"w": 2}})
-        self.refused(ConfigurationError, "encrypted_fields", self.things.drop, encrypted_fields={})
 
     def test_drop_of_nothing(self) -> None:
         """To drop what does not exist is no error; other errors are."""

@@ -24,7 +24,17 @@ MODULES = {"protocol": PROTOCOL, "_waiters": PROTOCOL, "testing": TESTING}
 LEGACY = {"_legacy": LEAF, "_legacy.last_error": LEAF, "_legacy.messages": WIRE}
 LEGACY |= {"_legacy.protocol_methods": PROTOCOL, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}
-FRONTS |= {"_client_bulk", "_collection", "_deployment", "_gridfs", "_legacy", "_scope", "utils"}
+FRONTS |= {
+    "_client_bulk",
+    "_collection",
+    "_deployment",
+    "_encryption",
+    "encryption",
+    "_gridfs",
+    "_legacy",
+    "_scope",
+    "utils",
+}
 PROCESSES = {"ctypes", "multiprocessing", "subprocess"}
 PYMONGO = {"bson", "gridfs", "pymongo"}
 

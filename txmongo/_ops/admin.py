@@ -14,12 +14,15 @@ from pymongo.write_concern import WriteConcern
 
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Operation, ReplyContext, RetryKind, write_concern_document
 from txmongo._ops.cursors import CursorBatch, CursorOperation, malformed
-from txmongo.errors import write_concern_error_from_reply
+from txmongo.errors import ConfigurationError, write_concern_error_from_reply
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["CollMod", "Create", "Drop", "DropDatabase", "ListCollections", "ListDatabases", "Rename"]
+__all__ = ["CollMod", "Create", "CreateEncrypted", "Drop", "DropDatabase", "ListCollections", "ListDatabases", "Rename"]
+
+#: The wire version of MongoDB 7.0, the first whose Queryable Encryption is that of today.
+_QUERYABLE_ENCRYPTION = 21
 
 
 class _Change(Operation[Mapping[str, Any]]):
@@ -77,6 +80,21 @@ class Create(_Change):
     __slots__ = ()
 
     name = "create"
+
+
+class CreateEncrypted(Create):
+    """Create a collection with fields of Queryable Encryption, or one of those that keep their state."""
+
+    __slots__ = ()
+
+    def build(self, description: StreamDescription) -> dict[str, Any]:
+        """The command.
+
+        :raises ConfigurationError: the server is too old.
+        """
+        if description.max_wire_version < _QUERYABLE_ENCRYPTION:
+            raise ConfigurationError("encryptedFields: Queryable Encryption needs MongoDB 7.0 or later")
+        return super().build(description)
 
 
 class CollMod(_Change):

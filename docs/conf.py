@@ -38,7 +38,10 @@ python_maximum_signature_line_length = 100
 # References inside the project must resolve. Those to other projects are not looked up, so that the documentation
 # builds without a network; nor are the private modules that public types are spelled with.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(abc|bson|pymongo|twisted|zope|OpenSSL|collections|typing|re|datetime|pathlib|_cffi_backend)(\..*)?"),
+    (
+        r"py:.*",
+        r"(abc|bson|pymongo|twisted|zope|OpenSSL|collections|typing|re|datetime|pathlib|uuid|_cffi_backend)(\..*)?",
+    ),
     (r"py:.*", r"txmongo\.(\w+\.)*_\w+.*"),
     (r"py:exc", r"\w+"),
     (r"py:class", r"\w+|<InterfaceClass .*|enum\..*"),  # in signatures, as they are spelled in the source

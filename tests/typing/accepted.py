@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, assert_type
 
+from bson.binary import Binary
 from bson.raw_bson import RawBSONDocument
 from pymongo.operations import SearchIndexModel
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo import ChangeStream, Collection, ConnectionPool, Cursor, Database
 from txmongo.bulk import ClientBulkWriteResult, DeleteOne, InsertOne
+from txmongo.encryption import ClientEncryption, RewrapManyDataKeyResult
 from txmongo.sessions import ClientSession
 from txmongo.testing import Mongod, ReplicaSet
 
@@ -53,6 +55,22 @@ async def writes(books: Collection[Dictionary]) -> None:
     assert_type(await books.create_index([("year", 1), ("title", -1)]), str)
     assert_type(await books.create_search_index({"definition": {}}), str)
     assert_type(await books.create_search_indexes([SearchIndexModel({})]), list[str])
+
+
+async def encryption(client: ConnectionPool[Dictionary], database: Database[Dictionary]) -> None:
+    """Keys and values of client-side encryption."""
+    encrypts = ClientEncryption({"local": {"key": b""}}, "a.keys", client, client.codec_options)
+    assert_type(encrypts, ClientEncryption[Dictionary])
+    key_id = await encrypts.create_data_key("local")
+    assert_type(key_id, Binary)
+    assert_type(encrypts.encrypt(1, "algorithm", key_id), Deferred[Binary])
+    assert_type(await encrypts.decrypt(key_id), Any)
+    assert_type(await encrypts.get_key(key_id), RawBSONDocument | None)
+    assert_type(await encrypts.get_keys(), list[RawBSONDocument])
+    assert_type(await encrypts.delete_key(key_id), DeleteResult)
+    assert_type(await encrypts.rewrap_many_data_key({}), RewrapManyDataKeyResult)
+    collection, _ = await encrypts.create_encrypted_collection(database, "cards", {"fields": []})
+    assert_type(collection, Collection[Dictionary])
 
 
 async def typed_documents(books: Collection[Book]) -> None:

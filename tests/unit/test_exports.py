@@ -62,6 +62,13 @@ EXPORTS = {
     },
     "txmongo.cursor": {"CommandCursor", "Cursor", "CursorType", "RawBatchCommandCursor", "RawBatchCursor"},
     "txmongo.database": {"Database"},
+    "txmongo.encryption": {
+        "Algorithm",
+        "ClientEncryption",
+        "QueryType",
+        "RangeOpts",
+        "RewrapManyDataKeyResult",
+    },
     "txmongo.errors": {
         "AutoReconnect",
         "BulkWriteError",
@@ -73,6 +80,8 @@ EXPORTS = {
         "CursorNotFound",
         "DocumentTooLarge",
         "DuplicateKeyError",
+        "EncryptedCollectionError",
+        "EncryptionError",
         "ExecutionTimeout",
         "InvalidName",
         "InvalidOperation",

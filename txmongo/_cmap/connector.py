@@ -44,7 +44,7 @@ from txmongo.errors import error_from_reply
 from txmongo.protocol import MongoProtocol
 from txmongo.types import Address
 
-__all__ = ["Connector", "Discarded", "EndpointFor"]
+__all__ = ["Connector", "Discarded", "EndpointFor", "openssl_text"]
 
 EndpointFor = Callable[[Address], IStreamClientEndpoint]
 
@@ -416,7 +416,7 @@ def _lost(error: ConnectionFailure, stage: str, tls: bool) -> str:
     if isinstance(cause, VerificationError):
         return f"TLS handshake failed: the server's certificate is not for this host: {_mismatches(cause)}"
     if isinstance(cause, SSL.Error):
-        return f"TLS handshake failed: {_openssl_text(cause)}"
+        return f"TLS handshake failed: {openssl_text(cause)}"
     if isinstance(cause, ProtocolError):
         return f"not a MongoDB server? {cause}"
     reason = cause if cause is not None else error
@@ -439,7 +439,7 @@ def _mismatches(error: VerificationError) -> str:
     return ", ".join(str(mismatch) for mismatch in error.errors) or "it names no host"
 
 
-def _openssl_text(error: SSL.Error) -> str:
+def openssl_text(error: SSL.Error) -> str:
     """OpenSSL's reasons, from its list of (library, function, reason)."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return ", ".join(str(entry[-1]) for entry in entries) or str(error) or type(error).__name__

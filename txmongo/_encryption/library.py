@@ -1,0 +1,83 @@
+"""libmongocrypt, by way of the ``pymongocrypt`` package, which is imported when a first object needs it.
+
+Client-side encryption specification, "libmongocrypt": that library decides, encrypts and decrypts; whatever has to be
+fetched for it, the driver fetches. Its coroutines await nothing but what :mod:`txmongo._encryption.callbacks` gives
+them, so that Deferreds can drive them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import bson
+
+from txmongo._wire.optional import first_importable
+from txmongo.errors import ConfigurationError
+
+__all__ = ["check_kms_providers", "crypt_options", "made_by_library", "part_of_library"]
+
+#: Providers whose credentials PyMongo can look for itself when they are given as ``{}``.
+_ON_DEMAND = frozenset({"aws", "azure", "gcp"})
+
+
+def part_of_library(module: str) -> Any:
+    """A module of pymongocrypt.
+
+    :raises ConfigurationError: it is not installed.
+    """
+    found = first_importable(f"pymongocrypt.{module}")
+    if found is None:
+        raise ConfigurationError("client-side encryption needs pymongocrypt: pip install 'txmongo[encryption]'")
+    return found
+
+
+def check_kms_providers(kms_providers: Any) -> dict[str, Any]:
+    """The credentials for key management services, as libmongocrypt takes them.
+
+    :raises TypeError: it is no mapping.
+    :raises ConfigurationError: credentials are left open.
+    """
+    if not isinstance(kms_providers, Mapping):
+        raise TypeError(f"kms_providers must be a mapping, not {type(kms_providers).__name__}")
+    for name, provider in kms_providers.items():
+        if name in _ON_DEMAND and isinstance(provider, Mapping) and not provider:
+            raise ConfigurationError(
+                f"kms_providers[{name!r}] is empty: looking for credentials on demand is not supported, give them here"
+            )
+    return {name: dict(each) if isinstance(each, Mapping) else each for name, each in kms_providers.items()}
+
+
+def crypt_options(kms_providers: Any, **options: Any) -> Any:
+    """Options of libmongocrypt.
+
+    :raises ConfigurationError: pymongocrypt is not installed, or credentials are left open.
+    :raises TypeError: an option has a value of the wrong type.
+    :raises ValueError: credentials are incomplete, or an option has a value that is not allowed.
+    """
+    return part_of_library("mongocrypt").MongoCryptOptions(check_kms_providers(kms_providers), **options)
+
+
+def made_by_library(module: str, name: str, callbacks: Any, options: Any) -> Any:
+    """An object of pymongocrypt that does its work through callbacks.
+
+    :raises ConfigurationError: libmongocrypt does not take the options.
+    """
+    part_of_library("asynchronous.state_machine").AsyncMongoCryptCallback.register(type(callbacks))
+    refusal: type[Exception] = part_of_library("errors").MongoCryptError
+    try:
+        return getattr(part_of_library(module), name)(callbacks, options)
+    except refusal as error:
+        raise ConfigurationError(f"libmongocrypt refuses the options: {error}") from None
+
+
+def encoded_map(name: str, documents: Any) -> bytes | None:
+    """A map of namespaces to documents as libmongocrypt takes it.
+
+    :raises TypeError: it is no mapping.
+    """
+    if documents is None:
+        return None
+    if not isinstance(documents, Mapping):
+        raise TypeError(f"{name} must be a mapping, not {type(documents).__name__}")
+    return bson.encode(documents)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bson.codec_options import CodecOptions
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from txmongo._ops.aggregate import Aggregate, writes
+from txmongo._ops.arguments import check_optional_mapping, read_fields
 from txmongo._ops.base import Execute
-from txmongo._ops.timeouts import seconds_of
+from txmongo._ops.client_sessions import check_session
+from txmongo._ops.cursor_times import cursor_times
+from txmongo._ops.find import check_count
+from txmongo._ops.timeouts import seconds_of, take_timing
 from txmongo._pymongo import ServerMode
 from txmongo.types import DocumentType
 
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from txmongo.database import Database
 
 __all__ = ["Scope", "option"]
+
+CursorT = TypeVar("CursorT")
 
 
 class Scope(Generic[DocumentType]):
@@ -81,6 +88,70 @@ class Scope(Generic[DocumentType]):
         if not timing and self._timeout is None:
             return self._execute
         return self._executor.within(self._timeout, timing, session)
+
+    def _read_options(self, session: Any = None) -> dict[str, Any]:
+        """What every operation that reads is given."""
+        return {
+            "session": session,
+            "codec_options": self._codec_options,
+            "read_preference": self._read_preference,
+            "read_concern": self._read_concern,
+        }
+
+    def _aggregate(
+        self,
+        cursor: Callable[..., CursorT],
+        client: ConnectionPool[DocumentType],
+        database: str,
+        target: str | int,
+        pipeline: Any,
+        session: Any,
+        keywords: dict[str, Any],
+        reply_codec_options: CodecOptions[Any] | None = None,
+    ) -> CursorT:
+        """The cursor of a pipeline.
+
+        :param target: what it runs on: a collection's name, or 1 for the database itself.
+        :param keywords: the other arguments, spelled as the server spells them; what is ``None`` is left out.
+        :param reply_codec_options: how the results are decoded, if not as everything.
+        :raises TypeError: an argument is not of its type.
+        """
+        check_session(session, self._sessions)
+        if not isinstance(pipeline, list):
+            raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
+        check_optional_mapping("let", keywords.get("let"))
+        timing, timeout_mode = take_timing(keywords), keywords.pop("timeout_mode", None)
+        comment, batch_size = keywords.pop("comment", None), keywords.pop("batchSize", None)
+        if batch_size is not None:
+            check_count("batchSize", batch_size)
+        max_await_time_ms = keywords.pop("maxAwaitTimeMS", None)
+        operation = Aggregate(
+            database,
+            target,
+            pipeline,
+            read_fields(keywords, comment),
+            batch_size=batch_size,
+            reply_codec_options=reply_codec_options,
+            write_concern=self._write_concern,
+            **self._read_options(session),
+        )
+        return cursor(
+            client,
+            operation,
+            batch_size=batch_size or 0,
+            max_await_time_ms=max_await_time_ms,
+            comment=comment,
+            at_once=writes(pipeline),
+            times=cursor_times(
+                self._executor,
+                self._timeout,
+                timing,
+                timeout_mode,
+                session=session,
+                writes=writes(pipeline),
+                max_await_time_ms=max_await_time_ms,
+            ),
+        )
 
 
 def option(name: str, value: Any, kind: type[Any], inherited: Any) -> Any:

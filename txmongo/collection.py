@@ -8,9 +8,9 @@ arguments, defaults and results are those of PyMongo's ``AsyncCollection``. Kept
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 from bson.code import Code
 from bson.codec_options import CodecOptions
@@ -26,7 +26,6 @@ from txmongo._legacy.arguments import formerly, takes_full_response
 from txmongo._legacy.collection import LegacyCollection, takes_old_arguments
 from txmongo._legacy.deprecation import warn_deprecated
 from txmongo._ops import admin
-from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import (
     check_boolean,
     check_collection_name,
@@ -39,9 +38,8 @@ from txmongo._ops.arguments import (
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.count import Count, CountDocuments, EstimatedDocumentCount
-from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.distinct import Distinct
-from txmongo._ops.find import FindOne, check_count, find_one_template
+from txmongo._ops.find import FindOne, find_one_template
 from txmongo._ops.map_reduce import MapReduce
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._pymongo import ServerMode
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
     from txmongo.types import IndexKeys, Pipeline
 
 __all__ = ["Collection"]
-
-CursorT = TypeVar("CursorT")
 
 
 class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], LegacyCollection, Generic[DocumentType]):
@@ -298,7 +294,9 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
             fails with :class:`~txmongo.errors.WriteConcernError` if ``$out`` or ``$merge`` was carried out but the
             write concern could not be kept, and as every operation (see the class).
         """
-        return self._aggregate(CommandCursor, pipeline, session, let, comment, kwargs)
+        keywords = {**kwargs, "let": let, "comment": comment}
+        client, database = self._database.client, self._database_name
+        return self._aggregate(CommandCursor, client, database, self._name, pipeline, session, keywords)
 
     def aggregate_raw_batches(
         self, pipeline: Pipeline, session: Any = None, comment: Any = None, **kwargs: Any
@@ -309,55 +307,16 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
         :returns: a :class:`~txmongo.cursor.RawBatchCommandCursor`, each item of which is a batch: BSON as bytes. It
             fails as that of :meth:`aggregate`.
         """
-        return self._aggregate(RawBatchCommandCursor, pipeline, session, None, comment, kwargs)
-
-    def _aggregate(
-        self,
-        cursor: Callable[..., CursorT],
-        pipeline: Any,
-        session: Any,
-        let: Any,
-        comment: Any,
-        kwargs: dict[str, Any],
-    ) -> CursorT:
-        check_session(session, self._sessions)
-        if not isinstance(pipeline, list):
-            raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
-        check_optional_mapping("let", let)
-        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
-        batch_size = kwargs.pop("batchSize", None)
-        if batch_size is not None:
-            check_count("batchSize", batch_size)
-        max_await_time_ms = kwargs.pop("maxAwaitTimeMS", None)
-        reply_codec_options = self._codec_options
-        if cursor == RawBatchCommandCursor:
-            reply_codec_options = reply_codec_options.with_options(document_class=RawBSONDocument, type_registry=None)
-        operation = Aggregate(
+        undecoded = self._codec_options.with_options(document_class=RawBSONDocument, type_registry=None)
+        return self._aggregate(
+            RawBatchCommandCursor,
+            self._database.client,
             self._database_name,
             self._name,
             pipeline,
-            read_fields({**kwargs, "let": let}, comment),
-            batch_size=batch_size,
-            reply_codec_options=reply_codec_options,
-            write_concern=self._write_concern,
-            **self._read_options(session),
-        )
-        return cursor(
-            self._database.client,
-            operation,
-            batch_size=batch_size or 0,
-            max_await_time_ms=max_await_time_ms,
-            comment=comment,
-            at_once=writes(pipeline),
-            times=cursor_times(
-                self._executor,
-                self._timeout,
-                timing,
-                timeout_mode,
-                session=session,
-                writes=writes(pipeline),
-                max_await_time_ms=max_await_time_ms,
-            ),
+            session,
+            {**kwargs, "comment": comment},
+            undecoded,
         )
 
     # --- watching ---
@@ -574,14 +533,6 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
         )
         reply = self._begin(timing, session)(operation)
         return reply if full_response else reply.addCallback(_results)
-
-    def _read_options(self, session: Any = None) -> dict[str, Any]:
-        return {
-            "session": session,
-            "codec_options": self._codec_options,
-            "read_preference": self._read_preference,
-            "read_concern": self._read_concern,
-        }
 
     # --- the collection as a whole ---
 

@@ -20,8 +20,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo._encryption.queryable import created, dropped
 from txmongo._ops.admin import CollMod, Create, CreateEncrypted, Drop, ListCollections
-from txmongo._ops.aggregate import Aggregate, writes
-from txmongo._ops.arguments import check_mapping, read_fields, with_comment
+from txmongo._ops.arguments import check_mapping, with_comment
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
@@ -339,42 +338,7 @@ class Database(Scope[DocumentType]):
             fails as every operation (see the class).
         :raises TypeError: the pipeline is not a list, or an option not of its type.
         """
-        check_session(session, self._sessions)
-        if not isinstance(pipeline, list):
-            raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
-        timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
-        comment = kwargs.pop("comment", None)
-        batch_size = check_count("batchSize", kwargs.pop("batchSize", 0))
-        max_await_time_ms = kwargs.pop("maxAwaitTimeMS", None)
-        operation = Aggregate(
-            self._name,
-            1,
-            pipeline,
-            read_fields(kwargs, comment),
-            batch_size=batch_size or None,
-            codec_options=self._codec_options,
-            read_preference=self._read_preference,
-            read_concern=self._read_concern,
-            write_concern=self._write_concern,
-            session=session,
-        )
-        return CommandCursor(
-            self._client,
-            operation,
-            batch_size=batch_size,
-            max_await_time_ms=max_await_time_ms,
-            comment=comment,
-            at_once=writes(pipeline),
-            times=cursor_times(
-                self._executor,
-                self._timeout,
-                timing,
-                timeout_mode,
-                session=session,
-                writes=writes(pipeline),
-                max_await_time_ms=max_await_time_ms,
-            ),
-        )
+        return self._aggregate(CommandCursor, self._client, self._name, 1, pipeline, session, kwargs)
 
     def watch(
         self,

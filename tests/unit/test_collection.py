@@ -701,7 +701,9 @@ class ReadTests(CollectionCase):
     def test_aggregate_raw_batches(self) -> None:
         """aggregate_raw_batches gives the results as they came."""
         self.client.replies = [batch_reply(RawBSONDocument(encode({"_id": 1})))]
-        self.assertEqual(self.successResultOf(self.things.aggregate_raw_batches([])), [encode({"_id": 1})])
+        cursor = self.things.aggregate_raw_batches([], let={"v": 1})
+        self.assertEqual(self.successResultOf(cursor), [encode({"_id": 1})])
+        self.assertEqual(self.sent()["let"], {"v": 1})
         self.assertIs(self.client.operations[-1].reply_codec_options.document_class, RawBSONDocument)
 
     def test_aggregate_refused(self) -> None:

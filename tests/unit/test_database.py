@@ -256,6 +256,9 @@ class CommandTests(DatabaseCase):
         )
         wrong: Any = {"$currentOp": {}}
         self.assertRaises(TypeError, database.aggregate, wrong)
+        self.assertRaises(TypeError, database.aggregate, [], let=5)
+        database.aggregate([], batchSize=0).next_batch()
+        self.assertEqual(self.sent()["cursor"], {"batchSize": 0})
         self.assertRaises(ValueError, database.aggregate, [], session=object())
 
     def test_aggregate_out(self) -> None:

@@ -67,7 +67,7 @@ from txmongo._legacy.protocols import (
     MongoSenderProtocol,
     MongoServerProtocol,
 )
-from txmongo._transports import PART, LargeParts, direct_write, large_parts, write_on
+from txmongo._transports import PART, LargeParts, direct_write, large_parts, leave_rest, write_on
 from txmongo._waiters import CommandWaiter, Waiter, reply_document
 from txmongo._wire.decoder import Frame, decode_message
 from txmongo._wire.header import (
@@ -465,12 +465,13 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
             written = write_some(data)
             if written == len(data):
                 return deferred
-            data = write_on(write_some, data, written)
-            if not data:
-                return deferred
+            written = write_on(write_some, data, written)
+            if written < len(data):
+                self._buffered_id = waiter.request_id
+                leave_rest(self.transport, data, written)
         else:
             waiters.append(waiter)
-        self._write_buffered(data, waiter.request_id)
+            self._write_buffered(data, waiter.request_id)
         return deferred
 
     def _write_buffered(self, data: bytes, request_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Large messages that ``txmongo.protocol`` receives in large parts, over a pair of connected sockets."""
+"""Large messages over a pair of sockets: ``txmongo.protocol`` receives them in large parts, and copies none."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import bson
 from bson.codec_options import CodecOptions
 from twisted.internet import tcp
 from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmongo._transports import PART, large_parts
+from txmongo._transports import PART, large_parts, leave_rest
 from txmongo._wire.op_msg import Msg
 from txmongo.errors import AutoReconnect, ProtocolError
 from txmongo.protocol import MongoProtocol
@@ -184,3 +185,72 @@ class MissingTests(SynchronousTestCase):
         self.assertEqual(decoder.missing, struct.unpack_from("<i", data)[0] - 100)
         self.assertEqual(len(decoder.feed(data[100:])), 1)
         self.assertEqual(decoder.missing, 0)
+
+
+class LargeWriteTests(SynchronousTestCase):
+    """Messages that are more than the socket takes at once."""
+
+    def setUp(self) -> None:
+        """Connect a protocol with a server that does not read yet."""
+        mine, self.server = socket.socketpair()
+        self.addCleanup(mine.close)
+        self.addCleanup(self.server.close)
+        self.server.setblocking(False)
+        self.protocol = MongoProtocol()
+        self.connection = Connection(mine, self.protocol)
+        self.wire = Msg(7, 0, bson.encode({"insert": "c", "$db": "d", "content": bytes(range(256)) * 8_000})).encode()
+        msg = Msg(7, 0)
+        msg.wire = self.wire
+        self.reply = self.protocol.send_msg(msg, DEFAULT, None)
+
+    def receive(self) -> bytes:
+        """What the server reads while the reactor does with the socket what it does when it is writable."""
+        received = b""
+        writers = self.connection.reactor.getWriters()
+        while select.select([self.server], [], [], 0)[0]:
+            part = self.server.recv(1 << 20)
+            if not part:
+                break
+            received += part
+            if self.connection in writers:
+                result = self.connection.doWrite()
+                if result is not None:
+                    self.connection.connectionLost(Failure(result))
+            writers = self.connection.reactor.getWriters()
+        return received
+
+    def test_not_copied(self) -> None:
+        """The transport is left the message itself and where to go on; what is sent next comes behind it."""
+        self.assertIs(self.connection.dataBuffer, self.wire)
+        self.protocol.send_msg(Msg(8, 0, PING), DEFAULT, None)
+        received = self.receive()
+        self.assertTrue(received == self.wire + Msg(8, 0, PING).encode())
+        self.assertNoResult(self.reply)
+        self.protocol.dataReceived(message(PONG, 7))
+        self.assertEqual(self.successResultOf(self.reply), PONG)
+
+    def test_closed(self) -> None:
+        """A connection that is closed meanwhile sends it to its end."""
+        self.protocol.close()
+        self.assertTrue(self.receive() == self.wire)
+        self.assertTrue(self.connection.disconnected)
+        self.failureResultOf(self.reply, AutoReconnect)
+
+    def test_lost(self) -> None:
+        """If the server closes its end, the request fails as ever."""
+        self.server.close()
+        result = self.connection.doWrite()
+        self.connection.connectionLost(Failure(result))
+        self.failureResultOf(self.reply, AutoReconnect)
+
+    def test_something_in_the_buffer(self) -> None:
+        """What somebody else has left to the transport is never lost, nor is anything written to a lost one."""
+        self.connection.dataBuffer = b"before"
+        self.connection.offset = 0
+        leave_rest(self.connection, b"12345", 3)
+        self.assertEqual((self.connection.dataBuffer, self.connection._tempDataBuffer), (b"before", [b"45"]))
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.connection.dataBuffer = b""
+        leave_rest(self.connection, b"12345", 3)
+        self.assertEqual(self.connection.dataBuffer, b"")
+        self.failureResultOf(self.reply, AutoReconnect)

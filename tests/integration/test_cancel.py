@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pymongo import monitoring
 from twisted.internet import defer, endpoints, protocol, reactor
 from twisted.internet.task import deferLater
 
 from tests.integration.servers import CollectionTestCase, freeze, replica_set
+from tests.listeners import PoolListener
 from txmongo.connection import ConnectionPool
 from txmongo.errors import PyMongoError
 
@@ -16,7 +16,7 @@ from txmongo.errors import PyMongoError
 BLOCKED = 600
 
 
-class Connections(monitoring.ConnectionPoolListener):
+class Connections(PoolListener):
     """Counts the connections that were made."""
 
     def __init__(self) -> None:
@@ -25,13 +25,6 @@ class Connections(monitoring.ConnectionPoolListener):
     def connection_created(self, event: object) -> None:
         """One is being opened."""
         self.created += 1
-
-    def _nothing(self, event: object) -> None:
-        """Not of interest."""
-
-    pool_created = pool_ready = pool_cleared = pool_closed = connection_ready = connection_closed = _nothing
-    connection_check_out_started = connection_check_out_failed = _nothing
-    connection_checked_out = connection_checked_in = _nothing
 
 
 class CancelTests(CollectionTestCase):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import attrs
-from pymongo.monitoring import ConnectionPoolListener, PoolClearedEvent
+from pymongo.monitoring import PoolClearedEvent
 from twisted.internet import defer, reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import deferLater
@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.integration.servers import be_patient
 from tests.integration.workload import MAJORITY, PrimaryProbe, Workload, first
+from tests.listeners import PoolListener
 from txmongo._cmap.connector import Connector
 from txmongo._cmap.pool import Pool
 from txmongo._settings import parse_settings
@@ -351,7 +352,7 @@ class FaultTests(FailoverTestCase):
         await self.end()
 
 
-class Clearings(ConnectionPoolListener):
+class Clearings(PoolListener):
     """Counts how often pools were cleared."""
 
     def __init__(self) -> None:
@@ -360,14 +361,6 @@ class Clearings(ConnectionPoolListener):
     def pool_cleared(self, event: PoolClearedEvent) -> None:
         """That is what is looked for."""
         self.count += 1
-
-    def _ignore(self, event: Any) -> None:
-        """Not of interest."""
-
-    pool_created = pool_ready = pool_closed = _ignore
-    connection_created = connection_ready = connection_closed = _ignore
-    connection_check_out_started = connection_check_out_failed = _ignore
-    connection_checked_out = connection_checked_in = _ignore
 
 
 class SurvivalTests(FailoverTestCase):

@@ -11,6 +11,7 @@ from twisted.internet import defer, reactor
 from twisted.trial.unittest import TestCase
 
 from tests.integration.servers import standalone
+from tests.listeners import PoolListener
 from txmongo._testing.den import wait_until
 from txmongo.connection import ConnectionPool
 
@@ -21,7 +22,7 @@ def until(ask: Callable[[], Any], what: str, timeout: float = 10) -> defer.Defer
     return found
 
 
-class Opened(monitoring.ConnectionPoolListener):
+class Opened(PoolListener):
     """Counts the connections that were opened and closed."""
 
     def __init__(self) -> None:
@@ -40,13 +41,6 @@ class Opened(monitoring.ConnectionPoolListener):
     def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
         """One less."""
         self.closed.append(event.reason)
-
-    def _ignore(self, event: Any) -> None:
-        """Nothing to count."""
-
-    pool_created = pool_ready = pool_cleared = pool_closed = _ignore
-    connection_check_out_started = connection_check_out_failed = _ignore
-    connection_checked_out = connection_checked_in = _ignore
 
 
 class PoolTests(TestCase):

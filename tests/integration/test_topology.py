@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.integration.servers import be_patient
+from tests.listeners import PoolListener
 from txmongo._cmap.connector import Connector
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.pool import CheckOut, Pool
@@ -35,21 +36,17 @@ class Recorder(
     monitoring.TopologyListener,
     monitoring.ServerListener,
     monitoring.ServerHeartbeatListener,
-    monitoring.ConnectionPoolListener,
+    PoolListener,
 ):
     """Keeps every event."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    def _heard(self, event: Any) -> None:
+    def heard(self, event: Any) -> None:
         self.events.append(event)
 
-    opened = description_changed = closed = started = succeeded = failed = _heard
-    pool_created = pool_ready = pool_cleared = pool_closed = _heard
-    connection_created = connection_ready = connection_closed = _heard
-    connection_check_out_started = connection_check_out_failed = _heard
-    connection_checked_out = connection_checked_in = _heard
+    opened = description_changed = closed = started = succeeded = failed = heard
 
     @property
     def names(self) -> list[str]:

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-import txmongo
+from tests.scripts import load
 
-ROOT = Path(txmongo.__file__).parent.parent
-SCRIPT = ROOT / "benchmarks" / "budget.py"
-
-
-def load() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("budget", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-budget: Any = load()
+budget = load("benchmarks/budget.py")
 
 
 class BudgetTests(SynchronousTestCase):
@@ -44,7 +27,7 @@ class BudgetTests(SynchronousTestCase):
         # In a process of its own: neither the tracer of coverage nor what other tests left behind is to be counted.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         counted = subprocess.run(
-            [sys.executable, SCRIPT, "--json"], capture_output=True, check=True, text=True, env=environment
+            [sys.executable, budget.__file__, "--json"], capture_output=True, check=True, text=True, env=environment
         )
         self.assertEqual(budget.dearer(recorded["tasks"], json.loads(counted.stdout)["tasks"]), [])
 

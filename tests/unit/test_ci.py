@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import io
 import json
 import os
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
-import txmongo
-
-ROOT = Path(txmongo.__file__).parent.parent
+from tests.scripts import ROOT, load
 
 
-def script(name: str) -> ModuleType:
+def script(name: str) -> Any:
     """A script of ``.ci`` as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(f".ci/{name}.py")
 
 
 class SumTests(SynchronousTestCase):

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
-
 from twisted.trial.unittest import SynchronousTestCase
 
-import txmongo
+from tests.scripts import load
 
-FILE = Path(txmongo.__file__).parent.parent / "benchmarks" / "figures.py"
-
-
-def load() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("figures", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-figures = load()
+figures = load("benchmarks/figures.py")
 
 
 class PercentileTests(SynchronousTestCase):

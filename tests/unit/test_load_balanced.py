@@ -9,10 +9,11 @@ from typing import Any
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pymongo.monitoring import ConnectionPoolListener, PoolClearedEvent
+from pymongo.monitoring import PoolClearedEvent
 from pymongo.operations import InsertOne
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.listeners import PoolListener
 from tests.unit.test_connection import ClientCase
 from txmongo.connection import ConnectionPool
 from txmongo.errors import (
@@ -40,7 +41,7 @@ def refusal(code: int, *labels: str) -> dict[str, Any]:
     return {"ok": 0, "code": code, "errmsg": "no", "errorLabels": list(labels)}
 
 
-class Cleared(ConnectionPoolListener):
+class Cleared(PoolListener):
     """Notes the services whose connections were cleared."""
 
     def __init__(self) -> None:
@@ -48,14 +49,6 @@ class Cleared(ConnectionPoolListener):
 
     def pool_cleared(self, event: PoolClearedEvent) -> None:
         self.services.append(event.service_id)
-
-    def _ignore(self, event: Any) -> None:
-        """Not of interest."""
-
-    pool_created = pool_ready = pool_closed = _ignore
-    connection_created = connection_ready = connection_closed = _ignore
-    connection_check_out_started = connection_check_out_failed = _ignore
-    connection_checked_out = connection_checked_in = _ignore
 
 
 class LoadBalancedCase(ClientCase):

@@ -7,6 +7,8 @@ from typing import Any
 
 from pymongo import monitoring
 
+from tests.listeners import PoolListener
+
 __all__ = ["CommandEvents", "PoolEvents"]
 
 
@@ -46,20 +48,15 @@ class CommandEvents(monitoring.CommandListener):
         return [event.command for event in self.of(monitoring.CommandStartedEvent, name)]
 
 
-class PoolEvents(monitoring.ConnectionPoolListener):
+class PoolEvents(PoolListener):
     """Keeps the events of pools."""
 
     def __init__(self) -> None:
         self.all: list[Any] = []
 
-    def _keep(self, event: Any) -> None:
+    def heard(self, event: Any) -> None:
         self.all.append(event)
 
     def of(self, kind: type[Any]) -> list[Any]:
         """The events of one class."""
         return [event for event in self.all if isinstance(event, kind)]
-
-    pool_created = pool_ready = pool_cleared = pool_closed = _keep
-    connection_created = connection_ready = connection_closed = _keep
-    connection_check_out_started = connection_check_out_failed = _keep
-    connection_checked_out = connection_checked_in = _keep

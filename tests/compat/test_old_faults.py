@@ -27,8 +27,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from tests.compat.servers import CompatTestCase, mongod_of, on_every_server
+from tests.unit.clients import ClientCase
 from tests.unit.cmap.scram_server import ScramServer
-from tests.unit.test_connection import ClientCase
 from txmongo._wire.decoder import Decoder
 from txmongo._wire.op_msg import Msg
 from txmongo.connection import ConnectionPool

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.conformance.cases import add_cases
 from tests.conformance.loader import Case
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.errors import ConfigurationError
 
 #: The client's option for each word of the tests.

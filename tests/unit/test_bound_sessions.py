@@ -11,20 +11,13 @@ from pymongo.operations import InsertOne, UpdateOne
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import SET_OF_ONE, ClientCase
 from txmongo._ops.bound_sessions import bind, bound_to, unbind
 from txmongo.connection import ConnectionPool
 from txmongo.errors import InvalidOperation
 from txmongo.sessions import ClientSession
 from txmongo.testing import FakeServer
 
-SET_OF_ONE = {
-    "setName": "rs",
-    "hosts": ["fake.example:27017"],
-    "me": "fake.example:27017",
-    "setVersion": 1,
-    "logicalSessionTimeoutMinutes": 30,
-}
 NO_DOCUMENTS = {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.operations import DeleteOne, InsertOne, UpdateOne
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.connection import ConnectionPool
 from txmongo.errors import InvalidOperation
 from txmongo.testing import Behaviour, FakeServer

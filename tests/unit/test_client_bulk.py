@@ -20,8 +20,8 @@ from pymongo.results import ClientBulkWriteResult
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.unit.clients import SET_OF_ONE, ClientCase
 from tests.unit.ops.writing import sent
-from tests.unit.test_connection import ClientCase
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.client_bulk_write import ClientBulkOptions, ClientBulkWrite, ClientWrite
 from txmongo.connection import ConnectionPool
@@ -41,13 +41,6 @@ DONE = {"insert": "nInserted", "update": "nMatched", "delete": "nDeleted"}
 #: An error after which a retryable write is tried again at once.
 AGAIN = {"ok": 0.0, "code": 262, "errmsg": "ExceededTimeLimit", "errorLabels": ["RetryableWriteError"]}
 DUPLICATE = {"code": 11000, "errmsg": "duplicate key"}
-SET_OF_ONE = {
-    "setName": "rs",
-    "hosts": ["fake.example:27017"],
-    "me": "fake.example:27017",
-    "setVersion": 1,
-    "logicalSessionTimeoutMinutes": 30,
-}
 
 
 def kind_of(op: Mapping[str, Any]) -> str:

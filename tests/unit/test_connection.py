@@ -22,11 +22,10 @@ from pymongo.server_api import ServerApi, ServerApiVersion
 from pymongo.topology_description import TOPOLOGY_TYPE
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 import txmongo
+from tests.unit.clients import SET_OF_ONE, ClientCase, awaited
 from tests.unit.cmap.scram_server import ScramServer
 from txmongo.connection import (
     ConnectionPool,
@@ -49,67 +48,6 @@ from txmongo.errors import (
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.testing import Behaviour, FakeServer
-
-MEMBER = {"setName": "rs", "hosts": ["a.example:27017", "b.example:27017"], "setVersion": 1}
-PRIMARY = {**MEMBER, "me": "a.example:27017", "isWritablePrimary": True, "secondary": False}
-SECONDARY = {**MEMBER, "me": "b.example:27017", "isWritablePrimary": False, "ismaster": False, "secondary": True}
-
-SET_OF_ONE = {**PRIMARY, "hosts": ["fake.example:27017"], "logicalSessionTimeoutMinutes": 30}
-
-
-class ClientCase(SynchronousTestCase):
-    """Clients of scripted servers, by host name."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.server = FakeServer()
-        self.servers = {"fake.example": self.server}
-        self.clients: list[ConnectionPool[Any]] = []
-
-    def tearDown(self) -> None:
-        """Every client is disconnected in the end, and then no delayed call is left."""
-        disconnected = [client.disconnect() for client in self.clients]
-        self.turn()
-        for each in disconnected:
-            self.successResultOf(each)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def client(self, uri: str = "mongodb://fake.example", *args: Any, **options: Any) -> ConnectionPool[Any]:
-        """A client whose connections are in memory."""
-        client: ConnectionPool[Any] = ConnectionPool(
-            uri,
-            *args,
-            reactor=self.clock,
-            endpoint_for=lambda address: self.servers[address[0]].endpoint(self.clock),
-            **options,
-        )
-        self.clients.append(client)
-        return client
-
-    def turn(self) -> None:
-        """Let what is on its way arrive, several times there and back."""
-        for _ in range(40):
-            self.clock.advance(0)
-
-    def started(self, deferred: Deferred[Any]) -> Deferred[Any]:
-        """The same Deferred, after what comes without time passing."""
-        self.turn()
-        return deferred
-
-    def result(self, deferred: Any) -> Any:
-        """The result that comes without time passing."""
-        deferred = Deferred.fromCoroutine(_awaited(deferred))
-        self.turn()
-        return self.successResultOf(deferred)
-
-    def set_of_two(self) -> ConnectionPool[Any]:
-        """A client of a replica set with a primary and a secondary."""
-        self.servers.update({"a.example": FakeServer(hello=PRIMARY), "b.example": FakeServer(hello=SECONDARY)})
-        return self.client("mongodb://a.example,b.example/?replicaSet=rs")
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
 
 
 class ArgumentTests(ClientCase):
@@ -345,7 +283,7 @@ class LifeTests(ClientCase):
         """Awaiting a client whose server is not there fails in time, and says why."""
         self.server.refusing = True
         client = self.client(serverSelectionTimeoutMS=3000)
-        waiting = Deferred.fromCoroutine(_awaited(client))
+        waiting = Deferred.fromCoroutine(awaited(client))
         for _ in range(40):
             self.clock.advance(0.1)
         error = self.failureResultOf(waiting, ServerSelectionTimeoutError).value
@@ -356,7 +294,7 @@ class LifeTests(ClientCase):
         """Awaiting a client with a wrong password fails with the server's error, and names no password."""
         self.server.answer("saslStart", {"ok": 0, "code": 18, "errmsg": "Authentication failed."})
         client = self.client("mongodb://user:hunter2@fake.example/?authMechanism=SCRAM-SHA-256")
-        waiting = Deferred.fromCoroutine(_awaited(client))
+        waiting = Deferred.fromCoroutine(awaited(client))
         self.turn()
         error = self.failureResultOf(waiting, OperationFailure).value
         self.assertEqual(error.code, 18)
@@ -387,7 +325,7 @@ class LifeTests(ClientCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.failureResultOf(client.test.command("ping"), InvalidOperation)
         self.failureResultOf(client.test.things.find(), InvalidOperation)
-        self.failureResultOf(Deferred.fromCoroutine(_awaited(client)), InvalidOperation)
+        self.failureResultOf(Deferred.fromCoroutine(awaited(client)), InvalidOperation)
         self.successResultOf(client.disconnect())
 
     def test_disconnect_unused(self) -> None:

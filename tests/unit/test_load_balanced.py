@@ -14,7 +14,7 @@ from pymongo.operations import InsertOne
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.listeners import PoolListener
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.connection import ConnectionPool
 from txmongo.errors import (
     AutoReconnect,

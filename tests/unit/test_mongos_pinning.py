@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.errors import AutoReconnect, OperationFailure
 from txmongo.sessions import ClientSession
 from txmongo.testing import Behaviour, FakeServer

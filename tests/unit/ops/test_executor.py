@@ -10,23 +10,18 @@ from pymongo import monitoring
 from pymongo.read_preferences import Nearest, Primary, Secondary
 from pymongo.server_type import SERVER_TYPE
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.ops.wires import Look, Ping, Unbuildable, Wire
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.pool import Pool
-from txmongo._ops.base import Operation, ReplyContext, RetryKind
+from txmongo._ops.base import Operation, ReplyContext
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.executor import Executor
 from txmongo._ops.find import Find
 from txmongo._sdam.topology import Topology
 from txmongo._settings import parse_settings
-from txmongo._wire.decoder import Decoder, decode_message
-from txmongo._wire.header import next_request_id
-from txmongo._wire.op_msg import Msg
 from txmongo.errors import (
     AutoReconnect,
     DocumentTooLarge,
@@ -36,38 +31,6 @@ from txmongo.errors import (
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
 )
-from txmongo.protocol import MongoProtocol
-
-
-class Ping(Operation[Any]):
-    """A command with no more to it; its result is the reply and who sent it."""
-
-    __slots__ = ()
-    name = "ping"
-
-    def build(self, description: StreamDescription) -> dict[str, Any]:
-        return {"ping": 1}
-
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
-        return reply, context.address, context.description.max_wire_version
-
-
-class Look(Ping):
-    """A read."""
-
-    __slots__ = ()
-    name = "look"
-    retry = RetryKind.READ
-    sends_read_preference = True
-
-
-class Unbuildable(Ping):
-    """Raises before anything is sent."""
-
-    __slots__ = ()
-
-    def build(self, description: StreamDescription) -> dict[str, Any]:
-        raise ValueError("too old")
 
 
 class BuildableOnce(Look):
@@ -98,33 +61,6 @@ class SteppedDown(Ping):
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
         raise NotPrimaryError("shutting down", {"code": 91})
-
-
-class Wire:
-    """One connection in memory: what the driver wrote, and replies to it."""
-
-    def __init__(self) -> None:
-        self.protocol = MongoProtocol()
-        self.transport = StringTransport()
-        self.protocol.makeConnection(self.transport)
-        self._decoder = Decoder()
-        self.requests: list[Any] = []
-
-    def read(self) -> list[dict[str, Any]]:
-        """The commands that were written since the last call."""
-        new = [decode_message(frame) for frame in self._decoder.feed(self.transport.value())]
-        self.transport.clear()
-        self.requests += new
-        return [message.to_dict() for message in new]  # type: ignore[union-attr]
-
-    def answer(self, document: dict[str, Any]) -> None:
-        """Answer the oldest request that was read."""
-        request = self.requests.pop(0)
-        self.protocol.dataReceived(Msg(next_request_id(), request.request_id, bson.encode(document)).encode())
-
-    def lose(self) -> None:
-        """The network cuts it."""
-        self.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 class Listener(monitoring.CommandListener):

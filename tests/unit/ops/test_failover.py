@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 from bson.objectid import ObjectId
@@ -12,33 +11,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.ops.test_executor import ExecutorTestCase, Ping, Unbuildable, Wire
+from tests.unit.ops.test_executor import ExecutorTestCase
+from tests.unit.ops.wires import Ping, Unbuildable, Wire, Write, member, set_topology
 from tests.unit.sdam.fakes import A, B, Connections, primary, secondary
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.errors import PoolClearedError
-from txmongo._cmap.pool import Pool
-from txmongo._ops.base import RetryKind
 from txmongo._ops.executor import Executor
-from txmongo._sdam.topology import Topology
 from txmongo._settings import parse_settings
 from txmongo.errors import AutoReconnect
 from txmongo.types import Address
 
 OK = {"ok": 1}
 FIRST, SECOND = ObjectId("0" * 23 + "1"), ObjectId("0" * 23 + "2")
-
-
-class Write(Ping):
-    """A write that may be repeated."""
-
-    __slots__ = ()
-    name = "write"
-    retry = RetryKind.WRITE
-
-
-def member(document: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    """A reply to hello, of a set with the members A and B that has sessions."""
-    return {**document, "hosts": ["a:27017", "b:27017"], "logicalSessionTimeoutMinutes": 30, **fields}
 
 
 class FailoverTests(SynchronousTestCase):
@@ -52,20 +36,7 @@ class FailoverTests(SynchronousTestCase):
         settings = parse_settings(
             "mongodb://a,b/?replicaSet=rs", serverMonitoringMode="poll", heartbeatFrequencyMS=10_000
         )
-        self.topology = Topology(
-            settings,
-            clock=self.clock,
-            create_pool=lambda address: Pool(
-                address,
-                settings,
-                clock=self.clock,
-                connect=lambda: self.connect(address),
-                on_connect_error=lambda error, generation: self.topology.handle_error(
-                    address, error, generation=generation, completed_handshake=False
-                ),
-            ),
-            connect_monitor=self.monitors.connect,
-        )
+        self.topology = set_topology(settings, self.clock, self.monitors, self.connect)
         self.executor = Executor(self.topology, settings, self.clock)
         self.addCleanup(self.topology.close)
         self.topology.open()

@@ -15,8 +15,8 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import SecondaryPreferred
 from pymongo.server_type import SERVER_TYPE
 
-from tests.unit.ops.test_executor import Ping
 from tests.unit.ops.test_retrying import RetryingCase
+from tests.unit.ops.wires import Ping
 from tests.unit.ops.writing import target
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import Operation

@@ -10,8 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.ops.test_executor import Look, Ping, Wire
-from tests.unit.ops.test_failover import Write, member
+from tests.unit.ops.wires import Look, Ping, Wire, Write, member, set_topology
 from tests.unit.ops.writing import target
 from tests.unit.reading import session_of
 from tests.unit.sdam.fakes import A, Connections, primary
@@ -20,7 +19,6 @@ from txmongo._cmap.pool import Pool
 from txmongo._ops.bulk_write import BatchUnconfirmed, InsertBatch
 from txmongo._ops.executor import Executor
 from txmongo._pymongo import add_error_label
-from txmongo._sdam.topology import Topology
 from txmongo._settings import parse_settings
 from txmongo.errors import (
     AutoReconnect,
@@ -64,20 +62,7 @@ class RetryingCase(SynchronousTestCase):
         settings = parse_settings(
             "mongodb://a/?replicaSet=rs", serverMonitoringMode="poll", heartbeatFrequencyMS=10_000, **keywords
         )
-        self.topology = Topology(
-            settings,
-            clock=self.clock,
-            create_pool=lambda address: Pool(
-                address,
-                settings,
-                clock=self.clock,
-                connect=lambda: self.connect(address),
-                on_connect_error=lambda error, generation: self.topology.handle_error(
-                    address, error, generation=generation, completed_handshake=False
-                ),
-            ),
-            connect_monitor=self.monitors.connect,
-        )
+        self.topology = set_topology(settings, self.clock, self.monitors, self.connect)
         self.executor = Executor(self.topology, settings, self.clock, random=Highest())
         self.addCleanup(self.topology.close)
         self.topology.open()

@@ -7,7 +7,8 @@ from typing import Any
 from pymongo.server_type import SERVER_TYPE
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.unit.ops.test_executor import ExecutorTestCase, Listener, Look, Ping, Wire
+from tests.unit.ops.test_executor import ExecutorTestCase, Listener
+from tests.unit.ops.wires import Look, Ping, Wire
 from tests.unit.reading import session_of
 from txmongo._cmap.description import StreamDescription
 from txmongo._deferreds import Deadline

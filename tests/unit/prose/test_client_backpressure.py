@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.errors import OperationFailure
 
 OVERLOADED = {

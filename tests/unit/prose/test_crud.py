@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymongo.operations import InsertOne
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 
 
 class GeneratedIdTests(ClientCase):

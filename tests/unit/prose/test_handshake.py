@@ -8,7 +8,7 @@ from typing import Any
 import bson
 from pymongo.driver_info import DriverInfo
 
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.connection import ConnectionPool
 from txmongo.testing import FakeServer
 

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from tests.integration.test_sessions import calls
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
 from txmongo.database import Database

@@ -12,7 +12,7 @@ from bson.int64 import Int64
 from pymongo import monitoring
 
 from tests.integration.prose.events import CommandEvents
-from tests.unit.test_connection import ClientCase
+from tests.unit.clients import ClientCase
 from txmongo.errors import OperationFailure
 from txmongo.testing import Behaviour, FakeServer
 

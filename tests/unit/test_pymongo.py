@@ -6,7 +6,9 @@ in ``txmongo._pymongo``.
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import time
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +94,10 @@ class BehaviourTests(SynchronousTestCase):
         self.assertEqual(numbers, [(numbers[0] + step) % (1 << 24) for step in range(6)])
         for each in ids:
             self.assertLess(abs(each.generation_time.timestamp() - time.time()), 30)
+            same = ObjectId(each.binary)
+            self.assertEqual((type(each), each, hash(each), str(each)), (ObjectId, same, hash(same), str(same)))
+            self.assertEqual((pickle.loads(pickle.dumps(each)), copy.deepcopy(each)), (each, each))
+            self.assertEqual(bson.encode({"a": each}), bson.encode({"a": same}))
 
     def test_object_ids_at_the_turn(self) -> None:
         """After the last number comes the first again."""

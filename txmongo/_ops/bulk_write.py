@@ -306,12 +306,19 @@ def ordered_runs(writes: Iterable[Write]) -> list[Run]:
     """Runs that keep the caller's order: a new one wherever the kind changes."""
     runs: list[Run] = []
     kind: type[WriteBatch] | None = None
-    for index, (batch, statement, multi) in enumerate(writes):
+    for batch, statement, multi in writes:
         if batch is kind:
-            _add(runs[-1], index, statement, multi)
+            run = runs[-1]
+            run.statements.append(statement)
+            run.retryable = run.retryable and not multi
         else:
             kind = batch
-            runs.append(Run(batch, [statement], [index], not multi))
+            runs.append(Run(batch, [statement], (), not multi))
+    first = 0
+    for run in runs:
+        # There may be many runs: a range is no container that is looked at for garbage.
+        run.indexes = range(first, first + len(run.statements))
+        first += len(run.statements)
     return runs
 
 

@@ -71,19 +71,25 @@ class OutcomeChecks(SynchronousTestCase):
             wanted = 0 if value is None and field.endswith("WireVersion") else value
             self.assertEqual(getattr(description, _SERVER_FIELDS[field]), wanted, field)
 
-
-class TopologyTests(OutcomeChecks):
-    """Discovery: replica sets, sharded clusters, single servers, load balancers."""
-
     def run_case(self, case: Case) -> None:
-        """Feed each phase's replies to the monitors and compare."""
+        """Feed each phase's replies to the monitors, let operations fail as it says, and compare."""
         deployment = PolledDeployment(case.test["uri"])
         deployment.open()
         for phase in case.test["phases"]:
             for address, document in phase.get("responses", ()):
                 deployment.respond(parse_address(address), document)
+            for fields in phase.get("applicationErrors", ()):
+                self.fail_operation(deployment, fields)
             self.check_outcome(deployment, phase["outcome"])
         deployment.close()
+
+    def fail_operation(self, deployment: PolledDeployment, fields: dict[str, Any]) -> None:
+        """Let an operation fail as a test says."""
+        raise NotImplementedError
+
+
+class TopologyTests(OutcomeChecks):
+    """Discovery: replica sets, sharded clusters, single servers, load balancers."""
 
 
 for _folder in ("rs", "sharded", "single", "load-balanced"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.cases import add_cases
-from tests.conformance.loader import Case
 from tests.conformance.polled_deployment import PolledDeployment, parse_address
 from tests.conformance.test_sdam import OutcomeChecks
 from txmongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, error_from_reply, write_error_from_reply
@@ -30,18 +29,6 @@ def make_error(fields: dict[str, Any]) -> PyMongoError:
 
 class ErrorTests(OutcomeChecks):
     """Errors of operations and of opening connections."""
-
-    def run_case(self, case: Case) -> None:
-        """Feed each phase's replies and errors, and compare."""
-        deployment = PolledDeployment(case.test["uri"])
-        deployment.open()
-        for phase in case.test["phases"]:
-            for address, document in phase.get("responses", ()):
-                deployment.respond(parse_address(address), document)
-            for fields in phase.get("applicationErrors", ()):
-                self.fail_operation(deployment, fields)
-            self.check_outcome(deployment, phase["outcome"])
-        deployment.close()
 
     def fail_operation(self, deployment: PolledDeployment, fields: dict[str, Any]) -> None:
         """Let an operation fail as a test says."""

@@ -65,6 +65,21 @@ class StreamCase(SynchronousTestCase):
         self.made(*changes, batch_token=batch_token, cursor_id=cursor_id)
         return self.successResultOf(opening)
 
+    def in_session(self) -> ServerSessionPool:
+        """Give what is made from now on a session; return the pool to which that goes back."""
+        sessions = ServerSessionPool(self.client.clock.seconds)
+        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
+        return sessions
+
+    def unwanted(self) -> ChangeStream[Any]:
+        """A stream that lost its cursor and that nobody wants a change of: it waits with resuming."""
+        stream = self.stream(batch_token=1)
+        waiting = stream.next()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.executor.fail(CursorNotFound("x", 43, {"code": 43}))
+        return stream
+
     def made(self, *changes: Any, batch_token: int | None = 0, cursor_id: int = 7, **reply: Any) -> None:
         """The oldest command, an aggregate, is answered."""
         self._answer("firstBatch", changes, batch_token, cursor_id, reply)
@@ -733,8 +748,7 @@ class EndTests(StreamCase):
 
     def test_close_while_resuming_fails(self) -> None:
         """If none is made, the session is free at once."""
-        sessions = ServerSessionPool(self.client.clock.seconds)
-        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
+        sessions = self.in_session()
         stream = self.stream(batch_token=1)
         stream.next().addErrback(lambda failure: failure.trap(StopAsyncIteration))
         self.executor.fail(GONE)
@@ -747,27 +761,17 @@ class EndTests(StreamCase):
 
     def test_close_before_resuming(self) -> None:
         """A stream that waits to be resumed has nothing to be killed."""
-        sessions = ServerSessionPool(self.client.clock.seconds)
-        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
-        stream = self.stream(batch_token=1)
-        waiting = stream.next()
-        waiting.cancel()
-        self.failureResultOf(waiting, CancelledError)
-        self.executor.fail(CursorNotFound("x", 43, {"code": 43}))
+        sessions = self.in_session()
+        stream = self.unwanted()
         self.assertIsNone(self.successResultOf(stream.close()))
         self.assertEqual(self.killed(), [])
         self.assertEqual(sessions.in_use, 0)
 
     def test_dropped_before_resuming(self) -> None:
         """One that is dropped then gives its session back."""
-        sessions = ServerSessionPool(self.client.clock.seconds)
-        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
-        stream = self.stream(batch_token=1)
-        waiting = stream.next()
-        waiting.cancel()
-        self.failureResultOf(waiting, CancelledError)
-        self.executor.fail(CursorNotFound("x", 43, {"code": 43}))
-        del stream, waiting
+        sessions = self.in_session()
+        stream = self.unwanted()
+        del stream
         gc.collect()
         self.client.clock.advance(0)
         self.assertEqual(sessions.in_use, 0)
@@ -775,8 +779,7 @@ class EndTests(StreamCase):
 
     def test_dropped_after_the_client(self) -> None:
         """One that is dropped when the client is closed sends nothing, and gives its session back."""
-        sessions = ServerSessionPool(self.client.clock.seconds)
-        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
+        sessions = self.in_session()
         stream = self.stream()
         self.client.leftovers.close()
         del stream
@@ -799,8 +802,7 @@ class EndTests(StreamCase):
 
     def test_server_ends_it(self) -> None:
         """When the server has ended the stream its last changes are still given out, then it is over."""
-        sessions = ServerSessionPool(self.client.clock.seconds)
-        self.executor.context = Context(SessionUse(sessions.acquire(), sessions))
+        sessions = self.in_session()
         stream = self.stream()
         one, two, three = stream.next(), stream.next(), stream.try_next()
         self.arrives(change(1), cursor_id=0)

@@ -7,6 +7,10 @@ that still waits.
 
 The interface is that of TxMongo: :class:`MongoClientProtocol` sends, :class:`MongoServerProtocol` receives and calls a
 hook for each kind of message (the base of fake servers and proxies), :class:`MongoProtocol` is both.
+
+Who waits for a reply, and how it is read, is :mod:`txmongo._waiters`'. Much of what stands here is names: they have
+been this module's since TxMongo 15.2, wherever they are defined today. The rest is one class, since what a connection
+sends, receives and does when it is lost turns on the same queue of waiters.
 """
 
 from __future__ import annotations

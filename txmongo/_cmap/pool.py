@@ -14,6 +14,9 @@ in turn and lets everything be sent in the order of the calls.
 
 Inside, two rules keep re-entrance harmless. Deferreds are fired, listeners called and requests sent again only when the
 pool's state is complete. And who waits hears of another's error only when that one's callbacks are over.
+
+The module is longer than others because these two rules hold for the class as a whole: to give out, to take back, to
+open, to retire and to clear are steps that end in one another. What could be taken out of them has modules of its own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from twisted.internet import threads
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.servers import CollectionTestCase
+from txmongo.collection import Collection
+from txmongo.connection import ConnectionPool
 from txmongo.errors import BulkWriteError, InvalidOperation, OperationFailure
 
 CASELESS = Collation("en", strength=2)
@@ -76,18 +78,9 @@ class MixedTests(CollectionTestCase):
         """Results and errors, details included, are those of PyMongo for the same writes."""
         for requests in (MIXED[:4], MIXED[5:7], MIXED[8:9], MIXED):
             for ordered in (True, False):
-                ours = await self.outcome(requests, ordered)
+                ours = await outcome(self.things, requests, ordered)
                 theirs = await threads.deferToThread(pymongo_outcome, self.uri, requests, ordered)
                 self.assertEqual(ours, theirs)
-
-    async def outcome(self, requests: list[Any], ordered: bool) -> Any:
-        """What a bulk write into an empty collection ends with."""
-        await self.things.delete_many({})
-        try:
-            result = await self.things.bulk_write(copy.deepcopy(requests), ordered)
-        except BulkWriteError as error:
-            return str(error), error.code, error.details
-        return result.bulk_api_result, result.acknowledged
 
     async def test_options(self) -> None:
         """The options of each model and of the whole do what they say."""
@@ -202,6 +195,61 @@ class WriteConcernTests(CollectionTestCase):
         self.assertEqual(await self.contents(), [{"_id": 1, "a": 1}])
 
 
+class UnheardTests(CollectionTestCase):
+    """Bulk writes of a client without listeners, whose commands of few writes are put together in another way."""
+
+    on_replica_set = True
+
+    async def setUp(self) -> None:  # type: ignore[override]  # as that of all
+        """Have such a client."""
+        await super().setUp()
+        unheard: ConnectionPool[dict[str, Any]] = ConnectionPool(self.uri)
+        self.addCleanup(unheard.disconnect)
+        self.unheard = unheard.txmongo_tests.things
+
+    async def test_as_pymongo(self) -> None:
+        """Results and errors, details included, are those of PyMongo for the same writes."""
+        for requests in (MIXED[3:4], MIXED):
+            for ordered in (True, False):
+                ours = await outcome(self.unheard, requests, ordered)
+                theirs = await threads.deferToThread(pymongo_outcome, self.uri, requests, ordered)
+                self.assertEqual(ours, theirs)
+
+    async def test_options(self) -> None:
+        """Options and write concern go with every command."""
+        things = self.unheard.with_options(write_concern=WriteConcern(w=9))
+        requests = [InsertOne({"_id": 1}), UpdateOne({}, {"$set": {"a": 1}}, hint="_id_"), DeleteOne({"_id": 9})]
+        error = await self.failure(things.bulk_write(requests, comment={"why": 1}), BulkWriteError)
+        self.assertEqual([entry["code"] for entry in error.details["writeConcernErrors"]], [100, 100, 100])
+        self.assertEqual((error.details["nInserted"], error.details["nModified"]), (1, 1))
+        self.assertEqual(await self.contents(), [{"_id": 1, "a": 1}])
+
+    async def test_sent_again(self) -> None:
+        """A command whose connection was lost is sent again, and carried out once."""
+        requests = [InsertOne({"_id": 1, "n": 1}), UpdateOne({"_id": 1}, {"$inc": {"n": 1}}), DeleteOne({"_id": 2})]
+        for name in ("insert", "update", "delete"):
+            await self.things.delete_many({})
+            before = await self.failed_commands()
+            await self.fail_command(name, closeConnection=True)
+            result = await self.unheard.bulk_write(requests)
+            self.assertEqual((result.inserted_count, result.modified_count, result.deleted_count), (1, 1, 0))
+            self.assertEqual(await self.contents(), [{"_id": 1, "n": 2}])
+            self.assertEqual(await self.failed_commands(), before + 1)
+
+    async def failed_commands(self) -> int:
+        """How many commands this server has failed because it was told to, since it runs; now it fails none."""
+        answer = await self.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        count: int = answer["count"]
+        return count
+
+    async def test_large(self) -> None:
+        """One document of several megabytes is as any other."""
+        document = {"_id": 1, "content": "x" * 5_000_000}
+        result = await self.unheard.bulk_write([InsertOne(document), ReplaceOne({"_id": 1}, {**document, "a": 1})])
+        self.assertEqual((result.inserted_count, result.modified_count), (1, 1))
+        self.assertTrue(await self.contents() == [{**document, "a": 1}])
+
+
 class ClientTests(CollectionTestCase):
     """That of the client."""
 
@@ -215,6 +263,16 @@ class ClientTests(CollectionTestCase):
         self.assertIn("MongoDB 8.0", str(error))
         self.assertEqual(self.commands.names(), [])
         self.assertEqual(await self.contents(), [])
+
+
+async def outcome(things: Collection[dict[str, Any]], requests: list[Any], ordered: bool) -> Any:
+    """What a bulk write into a collection that is empty ends with."""
+    await things.delete_many({})
+    try:
+        result = await things.bulk_write(copy.deepcopy(requests), ordered)
+    except BulkWriteError as error:
+        return str(error), error.code, error.details
+    return result.bulk_api_result, result.acknowledged
 
 
 def pymongo_outcome(uri: str, requests: list[Any], ordered: bool) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 import time
+from typing import Any
 
 from bson import _decode_all_selective as decode_all_selective
 from bson.codec_options import _parse_codec_options as parse_codec_options
@@ -51,6 +52,7 @@ __all__ = [
     "authenticate_plain",
     "authenticate_scram",
     "authenticate_x509",
+    "auto_encryption_options",
     "build_credentials",
     "decode_all_selective",
     "do_batched_op_msg",
@@ -62,9 +64,34 @@ __all__ = [
     "updated_topology_description_srv_polling",
 ]
 
+#: What PyMongo's ``AutoEncryptionOpts`` keeps of its arguments, under their names.
+_AUTO_ENCRYPTION = (
+    "bypass_auto_encryption",
+    "bypass_query_analysis",
+    "crypt_shared_lib_path",
+    "crypt_shared_lib_required",
+    "encrypted_fields_map",
+    "key_expiration_ms",
+    "key_vault_client",
+    "key_vault_namespace",
+    "kms_providers",
+    "kms_tls_options",
+    "mongocryptd_spawn_args",
+    "mongocryptd_spawn_path",
+    "mongocryptd_uri",
+    "schema_map",
+)
+
 _NUMBERS = 1 << 24
 _new = object.__new__
 _pack_start = struct.Struct(">I5s").pack
+
+
+def auto_encryption_options(opts: Any) -> dict[str, Any]:
+    """The arguments that an ``AutoEncryptionOpts`` was made with; ``kms_connect_callback`` if this PyMongo has it."""
+    options = {name: getattr(opts, f"_{name}") for name in _AUTO_ENCRYPTION}
+    options["kms_connect_callback"] = getattr(opts, "_kms_connect_callback", None)
+    return options
 
 
 def object_ids(count: int) -> list[ObjectId]:

@@ -124,6 +124,7 @@ class ClientSettings:
     max_delay: float = 60.0
     ping_timeout: float | None = None
 
+    auto_encryption_opts: Any = attrs.field(default=None, repr=False)
     event_listeners: tuple[Any, ...] = attrs.field(default=(), repr=False)
     logs: LogSettings = attrs.field(factory=LogSettings)
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -229,6 +230,7 @@ def _settings(
 #: Field, option, and how the option's value is read where it is not taken as it is.
 _PLAIN: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("app_name", "appname", None),
+    ("auto_encryption_opts", "auto_encryption_opts", None),
     ("compressors", "compressors", lambda names: tuple(dict.fromkeys(names))),
     ("connect_timeout", "connecttimeoutms", None),
     ("direct_connection", "directconnection", bool),
@@ -308,8 +310,6 @@ def _write_concern(options: Mapping[str, Any]) -> WriteConcern:
 
 
 def _refuse_unsupported(options: Mapping[str, Any]) -> None:
-    if options.get("auto_encryption_opts") is not None:
-        raise ConfigurationError("auto_encryption_opts: client-side encryption is not supported")
     frequency = options.get("heartbeatfrequencyms")
     if frequency is not None and frequency < common.MIN_HEARTBEAT_INTERVAL:
         raise ConfigurationError(

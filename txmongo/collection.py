@@ -552,7 +552,7 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
             (see the class).
         """
         check_session(session, self._sessions)
-        if encrypted_fields is not None:
+        if encrypted_fields is not None or self._database.client._encryption is not None:
             database = self._database.with_options(write_concern=self._write_concern, timeout_ms=self.timeout_ms)
             return database.drop_collection(self._name, session, comment, encrypted_fields, **timing)
         operation = admin.Drop(

@@ -7,6 +7,7 @@ the reactor is defaulted, here alone. The name is TxMongo's; the arguments are t
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, Unpack
 
@@ -33,6 +34,7 @@ from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._deployment import DeploymentView
+from txmongo._encryption.automatic import AutomaticEncryption
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.arguments import check_boolean, check_optional_mapping
@@ -42,6 +44,7 @@ from txmongo._ops.client_bulk_write import ClientBulkOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.cursor_times import cursor_times
+from txmongo._ops.encrypting import EncryptingExecutor
 from txmongo._ops.executor import Executor
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
@@ -129,7 +132,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         ``write_concern`` too. Of the driver's own: ``log_levels``, which switches structured log messages on by
         component (``command``, ``connection``, ``serverSelection``, ``topology``, or ``all``), and
         ``log_max_document_length``, the characters of a document that they show (1000); without them the environment
-        variables ``MONGODB_LOG_COMMAND`` and so on count.
+        variables ``MONGODB_LOG_COMMAND`` and so on count. With ``auto_encryption_opts``, PyMongo's
+        ``AutoEncryptionOpts``, values are encrypted and decrypted on their way; every operation may then also fail with
+        :class:`~txmongo.errors.EncryptionError`.
     :raises ConfigurationError: an option is unknown, not supported, or contradicts another.
         :class:`~txmongo.errors.InvalidURI`, for a wrong connection string, is one of these.
     :raises TypeError: an option has a value of the wrong type.
@@ -176,7 +181,11 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         )
         listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
         command_log = settings.logs.log("command", self._topology.id)
-        self._executor = Executor(
+        self._encryption = self._make_encryption(uri, resolver, options)
+        make_executor: Any = Executor
+        if self._encryption is not None:
+            make_executor = partial(EncryptingExecutor, self._encryption)
+        self._executor: Executor = make_executor(
             self._topology,
             settings,
             reactor,
@@ -209,6 +218,24 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         """Whom connections are authenticated as, by the database."""
         credentials = self._settings.credentials
         return ({} if credentials is None else {credentials.source: credentials}) | self._users
+
+    def _make_encryption(
+        self, uri: str, resolver: DNSResolver | None, options: Mapping[str, Any]
+    ) -> AutomaticEncryption | None:
+        """What encrypts, if anything does; with clients of its own, made as this one was."""
+        opts = self._settings.auto_encryption_opts
+        if opts is None:
+            return None
+        left_out = {"auto_encryption_opts", "minpoolsize", "pool_size"}
+        same: dict[str, Any] = {name: value for name, value in options.items() if name.lower() not in left_out}
+        same.update(reactor=self._reactor, endpoint_for=self._endpoint_for, resolver=resolver, minPoolSize=0)
+        return AutomaticEncryption(
+            opts,
+            self._reactor,
+            self._settings.connect_timeout,
+            partial(ConnectionPool, uri, **same),
+            partial(ConnectionPool, reactor=self._reactor),
+        )
 
     def _connect_monitor(self, address: Address) -> Deferred[Any]:
         return self._connector.connect_monitor(address)
@@ -469,8 +496,11 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             could be sent.
         :raises TypeError: ``models`` is not a list of models, or an argument of one is of the wrong type.
         :raises ValueError: a model updates without operators, or replaces with them.
-        :raises InvalidOperation: there is no model, or one has no namespace; or ``write_concern`` cannot be had.
+        :raises InvalidOperation: there is no model, or one has no namespace; or ``write_concern`` cannot be had; or the
+            client has ``auto_encryption_opts``.
         """
+        if self._encryption is not None:
+            raise InvalidOperation("a client's bulk write cannot be encrypted automatically")
         executor = self._executor
         session = executor.sessions.bound(session)
         concern = bulk_write_concern(write_concern, self.write_concern, session, ordered, verbose_results)
@@ -725,6 +755,11 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
 
     def _close_sockets(self) -> Deferred[None]:
         """Close all; the Deferred fires when they are closed, those too that were given up before that."""
+        if self._encryption is None:
+            return self._close_topology()
+        return self._encryption.close().addCallback(lambda _: self._close_topology())
+
+    def _close_topology(self) -> Deferred[None]:
         return self._topology.close().addCallback(lambda _: self._discarded.drained())
 
     def _end_sessions(self) -> None:

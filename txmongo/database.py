@@ -7,7 +7,7 @@ specifications "Run command", "Enumerating collections" and, for :meth:`Database
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from txmongo._encryption.queryable import created, dropped
 from txmongo._ops.admin import CollMod, Create, CreateEncrypted, Drop, ListCollections
 from txmongo._ops.arguments import check_mapping, with_comment
-from txmongo._ops.base import REPLY_CODEC_OPTIONS, collation_document
+from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
@@ -421,8 +421,9 @@ class Database(Scope[DocumentType]):
         :param kwargs: fields of the ``create`` command: ``capped``, ``size``, ``max``, ``storageEngine``,
             ``validator``, ``validationLevel``, ``validationAction``, ``indexOptionDefaults``, ``viewOn``, ``pipeline``,
             ``collation``, ``timeseries``, ``expireAfterSeconds``, ``clusteredIndex``,
-            ``changeStreamPreAndPostImages``, ``comment``... With ``encryptedFields`` the collections that
-            Queryable Encryption needs beside it, and its index, are created too.
+            ``changeStreamPreAndPostImages``, ``comment``... With ``encryptedFields``, which may also
+            stand in the client's ``encrypted_fields_map``, the collections that Queryable Encryption needs beside it,
+            and its index, are created too.
         :returns: a Deferred that fires with the :class:`~txmongo.collection.Collection`. It fails with
             :class:`~txmongo.errors.CollectionExists` if ``check_exists`` and the collection is there,
             :class:`~txmongo.errors.OperationFailure` if the server refuses the options,
@@ -450,6 +451,9 @@ class Database(Scope[DocumentType]):
         encrypted_fields = fields.get("encryptedFields")
         if encrypted_fields is not None:
             check_mapping("encryptedFields", encrypted_fields)
+        elif self._client._encryption is not None:
+            encrypted_fields = self._client._encryption.encrypted_fields(collection.full_name)
+            fields["encryptedFields"] = encrypted_fields
         operation = (Create if encrypted_fields is None else CreateEncrypted)(
             self._name,
             name,
@@ -522,7 +526,8 @@ class Database(Scope[DocumentType]):
         :param name_or_collection: its name, or a :class:`~txmongo.collection.Collection`.
         :param comment: any BSON value, for the server's log and profiler.
         :param encrypted_fields: of a collection with Queryable Encryption: the collections beside it, which keep the
-            state of these fields, are removed too.
+            state of these fields, are removed too. A client with an ``encrypted_fields_map`` looks there, and then
+            asks the server.
         :returns: a Deferred that fires with the server's reply. It fails with
             :class:`~txmongo.errors.WriteConcernError` if the write concern could not be kept, and as every operation
             (see the class).
@@ -537,10 +542,31 @@ class Database(Scope[DocumentType]):
         def drop(operation: Drop) -> Deferred[Mapping[str, Any]]:
             return execute(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
 
-        if encrypted_fields is None:
+        if encrypted_fields is not None:
+            check_mapping("encrypted_fields", encrypted_fields)
+            return Deferred.fromCoroutine(dropped(drop, operation, encrypted_fields))
+        encryption = self._client._encryption
+        if encryption is None or not encryption.knows_encrypted_fields:
             return drop(operation)
-        check_mapping("encrypted_fields", encrypted_fields)
-        return Deferred.fromCoroutine(dropped(drop, operation, encrypted_fields))
+        mapped = encryption.encrypted_fields(f"{self._name}.{name}")
+        return Deferred.fromCoroutine(self._drop_encrypted(execute, drop, operation, mapped))
+
+    async def _drop_encrypted(
+        self,
+        execute: Execute[Any],
+        drop: Callable[[Drop], Deferred[Mapping[str, Any]]],
+        operation: Drop,
+        encrypted_fields: Mapping[str, Any] | None,
+    ) -> Mapping[str, Any]:
+        """Drop a collection of which only the server may know that it has encrypted fields."""
+        if encrypted_fields is None:
+            listing = ListCollections(self._name, {"filter": {"name": operation.target}}, session=operation.session)
+            for found in (await execute(listing)).documents:
+                encrypted_fields = found.get("options", {}).get("encryptedFields")
+        if encrypted_fields is None:
+            return await drop(operation)
+        reply: Mapping[str, Any] = await dropped(drop, operation, encrypted_fields)
+        return reply
 
     @staticmethod
     def _collection_name(name_or_collection: Any) -> str:

@@ -18,7 +18,7 @@ from bson.binary import UUID_SUBTYPE, Binary
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.encryption import Algorithm, QueryType, RewrapManyDataKeyResult  # type: ignore[attr-defined]
-from pymongo.encryption_options import RangeOpts
+from pymongo.encryption_options import AutoEncryptionOpts, RangeOpts
 from pymongo.operations import UpdateOne
 from pymongo.results import DeleteResult
 from twisted.internet.defer import CancelledError, Deferred
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from txmongo.cursor import Cursor
     from txmongo.database import Database
 
-__all__ = ["Algorithm", "ClientEncryption", "QueryType", "RangeOpts", "RewrapManyDataKeyResult"]
+__all__ = ["Algorithm", "AutoEncryptionOpts", "ClientEncryption", "QueryType", "RangeOpts", "RewrapManyDataKeyResult"]
 
 _CIPHERTEXT_SUBTYPE = 6
 

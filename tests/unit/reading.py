@@ -138,6 +138,7 @@ class HeldClient:
     write_concern = WriteConcern()
     read_concern = ReadConcern()
     _timeout: float | None = None
+    _encryption: Any = None
 
     def __init__(self) -> None:
         self._executor = self.executor = HeldExecutor()

@@ -55,6 +55,7 @@ class FakeClient:
     def __init__(self) -> None:
         self._executor = self
         self._leftovers = FakeLeftovers()
+        self._encryption: Any = None
         self.sessions = Sessions(Clock().seconds)
         self.operations: list[Operation[Any]] = []
         self.commands: list[dict[str, Any]] = []

@@ -64,6 +64,7 @@ EXPORTS = {
     "txmongo.database": {"Database"},
     "txmongo.encryption": {
         "Algorithm",
+        "AutoEncryptionOpts",
         "ClientEncryption",
         "QueryType",
         "RangeOpts",

@@ -29,6 +29,7 @@ SIGNATURES: dict[str, list[str]] = {
     "authenticate_plain": ["credentials", "conn"],
     "authenticate_scram": ["credentials", "conn", "mechanism"],
     "authenticate_x509": ["credentials", "conn"],
+    "auto_encryption_options": ["opts"],
     "build_credentials": ["mech", "source", "user", "passwd", "extra", "database"],
     "decode_all_selective": ["data", "codec_options", "fields"],
     "do_batched_op_msg": ["namespace", "operation", "command", "docs", "opts", "ctx"],

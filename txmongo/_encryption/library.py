@@ -15,7 +15,7 @@ import bson
 from txmongo._wire.optional import first_importable
 from txmongo.errors import ConfigurationError
 
-__all__ = ["check_kms_providers", "crypt_options", "made_by_library", "part_of_library"]
+__all__ = ["check_kms_providers", "crypt_options", "encoded_map", "made_by_library", "part_of_library"]
 
 #: Providers whose credentials PyMongo can look for itself when they are given as ``{}``.
 _ON_DEMAND = frozenset({"aws", "azure", "gcp"})

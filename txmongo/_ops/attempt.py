@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from txmongo._wire.op_msg import Msg
     from txmongo.types import Address
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "check_size"]
 
 _log = Logger(namespace="txmongo.operation")
 
@@ -163,7 +163,7 @@ class Attempt(CheckOut):
             if operation.template is not None and operation.session is None and self._owner.plain:
                 msg = self._plain_message(connection)
             if msg is None:
-                msg = self._message(connection)
+                msg = self._message(connection.description)
         except Exception:
             failure = current_failure()
             self._check_in()
@@ -207,10 +207,9 @@ class Attempt(CheckOut):
         wire = operation.encode_elements(request_id, elements)
         return EncodedMsg(request_id, wire, 0, None, sessions.cluster_clock)
 
-    def _message(self, connection: Connection) -> Msg:
+    def _message(self, description: StreamDescription) -> Msg:
         """Complete the operation's command for this connection, encode it, and tell those who listen."""
         operation, owner = self.operation, self._owner
-        description = connection.description
         command = operation.build(description)
         command["$db"] = operation.database
         if operation.sends_read_preference:
@@ -226,7 +225,7 @@ class Attempt(CheckOut):
             if self.limit is not None:
                 self.limit_time(command)
             msg = operation.encode(command, description)
-            _check_size(operation, msg, description)
+            check_size(operation, msg, description)
         except Exception:
             owner.sessions.unsent(use)
             raise
@@ -376,7 +375,7 @@ class Attempt(CheckOut):
         assert original is not None
         original._copy = self
         try:
-            msg = self._message(connection)
+            msg = self._message(connection.description)
         except Exception:
             # The first one is in flight and goes on; that is all that its caller has to know.
             _log.failure("A request could not be made a second time")
@@ -438,7 +437,7 @@ def _check_repetition(operation: Operation[Any], use: SessionUse | None, descrip
         raise ConfigurationError("the server that was found for the next attempt does not support retryable writes")
 
 
-def _check_size(operation: Operation[Any], msg: Msg, description: StreamDescription) -> None:
+def check_size(operation: Operation[Any], msg: Msg, description: StreamDescription) -> None:
     """Refuse what the server would refuse by closing the connection.
 
     :raises DocumentTooLarge: the message is longer than it takes.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from txmongo._settings import ClientSettings
     from txmongo.types import Address
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "as_deferred"]
 
 ResultT = TypeVar("ResultT")
 
@@ -145,7 +145,7 @@ class Executor:
                 return refusal
         attempt = TimedAttempt(self, operation, operation.read_preference, limit)
         attempt.pinned_address = operation.address
-        return _as_deferred(self._begin_again(attempt))
+        return as_deferred(self._begin_again(attempt))
 
     def execute_timed(self, timeout: float, operation: Operation[ResultT]) -> Deferred[ResultT]:
         """Run one operation of an object that has a ``timeoutMS``, in seconds; that of its session comes first."""
@@ -365,6 +365,6 @@ def _closed_error() -> InvalidOperation:
     return InvalidOperation("the client is closed: disconnect() was called")
 
 
-def _as_deferred(outcome: Any) -> Deferred[Any]:
+def as_deferred(outcome: Any) -> Deferred[Any]:
     """A Deferred of what an attempt began with."""
     return outcome if isinstance(outcome, Deferred) else fail(outcome)

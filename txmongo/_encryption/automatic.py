@@ -1,0 +1,197 @@
+"""Automatic encryption: what a client with ``auto_encryption_opts`` has for it, and how that begins and ends.
+
+Client-side encryption specification, "AutoEncryptionOpts". Each operation comes past here by way of
+:mod:`txmongo._ops.encrypting`. Beside the client itself there are up to three: that of the key vault, one of the
+driver's own that does the same as the application's but for encryption, and one for ``mongocryptd``, the process that
+tells what of a command is to be encrypted where libmongocrypt has no library for that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bson.raw_bson import RawBSONDocument
+from twisted.internet.defer import Deferred
+
+from txmongo._encryption.callbacks import Callbacks
+from txmongo._encryption.key_vault import RAW, key_vault_of
+from txmongo._encryption.kms import KMSRequests, kms_tls_settings
+from txmongo._encryption.library import crypt_options, encoded_map, made_by_library, part_of_library
+from txmongo._encryption.running import Running
+from txmongo._pymongo import auto_encryption_options
+from txmongo._settings import parse_settings
+from txmongo.errors import ConfigurationError, ServerSelectionTimeoutError
+
+if TYPE_CHECKING:
+    from txmongo.connection import ConnectionPool
+
+__all__ = ["AutomaticEncryption"]
+
+#: Milliseconds in which mongocryptd, a process on the same machine, should be found.
+_MONGOCRYPTD_TIMEOUT = 10_000
+_SPAWN_PATH = "mongocryptd"
+_SPAWN_ARGUMENTS = ["--idleShutdownTimeoutSecs=60"]
+
+
+class AutomaticEncryption:
+    """Encrypts the commands of one client, and decrypts the replies to it.
+
+    :param opts: PyMongo's ``AutoEncryptionOpts``.
+    :param reactor: makes connections to key management services.
+    :param kms_timeout: seconds that a request to one may take; ``None`` for no limit.
+    :param same_client: makes a client of the same deployment without encryption.
+    :param other_client: makes a client by a connection string.
+    :ivar encrypts: false if only replies are decrypted.
+    :raises ConfigurationError: ``pymongocrypt`` is not installed, or an option cannot be used.
+    :raises TypeError: an option has a value of the wrong type.
+    :raises ValueError: an option has a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        opts: Any,
+        reactor: Any,
+        kms_timeout: float | None,
+        same_client: Callable[[], ConnectionPool[Any]],
+        other_client: Callable[..., ConnectionPool[Any]],
+    ) -> None:
+        given = auto_encryption_options(opts)
+        _refuse_unsupported(given)
+        self.encrypts: bool = not given["bypass_auto_encryption"]
+        self._encrypted_fields_map: Mapping[str, Any] | None = given["encrypted_fields_map"]
+        self._kms = KMSRequests(reactor, kms_tls_settings(given["kms_tls_options"]), kms_timeout)
+        options = _crypt_options(given)
+        self._own_clients: list[ConnectionPool[Any]] = []
+        internal = self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
+        key_vault = key_vault_of(given["key_vault_client"] or internal, given["key_vault_namespace"])
+        self._callbacks = AutomaticCallbacks(key_vault, self._kms, internal)
+        self._crypt = made_by_library("asynchronous.auto_encrypter", "AsyncAutoEncrypter", self._callbacks, options)
+        analyses = self.encrypts and not given["bypass_query_analysis"]
+        if analyses and self._crypt.mongocrypt.crypt_shared_lib_version is None:
+            uri = given["mongocryptd_uri"]
+            times = {} if _chooses_a_server_in_time(uri) else {"serverSelectionTimeoutMS": _MONGOCRYPTD_TIMEOUT}
+            self._callbacks.mongocryptd = self._own(other_client(uri, **times))
+            self._callbacks.mongocryptd_uri = uri
+        self._running = Running("client")
+
+    def _own(self, client: ConnectionPool[Any]) -> ConnectionPool[Any]:
+        self._own_clients.append(client)
+        return client
+
+    @property
+    def knows_encrypted_fields(self) -> bool:
+        """Whether the application gave an ``encrypted_fields_map``."""
+        return self._encrypted_fields_map is not None
+
+    def encrypted_fields(self, namespace: str) -> Mapping[str, Any] | None:
+        """What ``encrypted_fields_map`` says of a collection."""
+        found: Mapping[str, Any] | None = (self._encrypted_fields_map or {}).get(namespace)
+        return found
+
+    def encrypt(self, database: str, command: bytes) -> Deferred[bytes]:
+        """Encrypt a command.
+
+        :returns: a Deferred that fires with what is to be sent in its place. It fails with
+            :class:`~txmongo.errors.EncryptionError`, or :class:`~txmongo.errors.InvalidOperation` if this is closed.
+        """
+        return self._running.run(self._crypt.encrypt(database, command))
+
+    def decrypt(self, reply: bytes) -> Deferred[bytes]:
+        """Decrypt a reply.
+
+        :returns: a Deferred that fires with what it means, and fails as that of :meth:`encrypt`.
+        """
+        return self._running.run(self._crypt.decrypt(reply))
+
+    def close(self) -> Deferred[None]:
+        """End all of it; what is in progress fails.
+
+        :returns: a Deferred that fires with ``None`` when the driver's own clients are disconnected and no connection
+            to a key management service is left. It never fails; it may be asked for more than once.
+        """
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._running.close()
+        self._crypt.mongocrypt.close()
+        for client in self._own_clients:
+            await client.disconnect()
+        await self._kms.drained()
+
+
+class AutomaticCallbacks(Callbacks):
+    """What libmongocrypt asks for beyond explicit encryption: what the server knows of a collection, and analysis.
+
+    :ivar mongocryptd: the client of the process that analyses commands; ``None`` if none is needed.
+    """
+
+    mongocryptd: ConnectionPool[Any] | None = None
+    mongocryptd_uri = ""
+
+    def __init__(self, key_vault: Any, kms: KMSRequests, metadata: ConnectionPool[Any] | None) -> None:
+        super().__init__(key_vault, kms)
+        self._metadata = metadata
+
+    async def collection_info(self, database: str, filter: bytes) -> list[bytes] | bytes | None:
+        """What the server says of collections: their JSON schema, or their encrypted fields."""
+        assert self._metadata is not None
+        found = await self._metadata[database].list_collections(filter=RawBSONDocument(filter))
+        collections = [self.bson_encode(each) for each in found]
+        if _takes_several_collections():
+            return collections
+        return collections[0] if collections else None
+
+    async def mark_command(self, database: str, cmd: bytes) -> bytes:
+        """Have what is to be encrypted in a command marked.
+
+        :raises ServerSelectionTimeoutError: mongocryptd is not there.
+        """
+        assert self.mongocryptd is not None
+        try:
+            reply = await self.mongocryptd[database].command(RawBSONDocument(cmd), codec_options=RAW)
+        except ServerSelectionTimeoutError as error:
+            raise ServerSelectionTimeoutError(
+                f"mongocryptd, which tells what of a command is to be encrypted, cannot be reached at "
+                f"mongocryptd_uri ({self.mongocryptd_uri}): start it, or give crypt_shared_lib_path; or else "
+                f"bypass_query_analysis or bypass_auto_encryption: {error}"
+            ) from error
+        return bytes(reply.raw)
+
+
+def _refuse_unsupported(given: Mapping[str, Any]) -> None:
+    if given["kms_connect_callback"] is not None:
+        raise ConfigurationError("kms_connect_callback: it gives sockets, which cannot be used under Twisted")
+    if given["mongocryptd_spawn_path"] != _SPAWN_PATH or given["mongocryptd_spawn_args"] != _SPAWN_ARGUMENTS:
+        raise ConfigurationError(
+            "mongocryptd_spawn_path, mongocryptd_spawn_args: the driver starts no mongocryptd, it only connects to one"
+        )
+    client = given["key_vault_client"]
+    if client is not None and not hasattr(client, "_executor"):
+        raise TypeError(f"key_vault_client must be a ConnectionPool, not {type(client).__name__}")
+
+
+def _crypt_options(given: Mapping[str, Any]) -> Any:
+    more = {"enable_multiple_collinfo": True} if _takes_several_collections() else {}
+    return crypt_options(
+        given["kms_providers"],
+        schema_map=encoded_map("schema_map", given["schema_map"]),
+        encrypted_fields_map=encoded_map("encrypted_fields_map", given["encrypted_fields_map"]),
+        bypass_query_analysis=given["bypass_query_analysis"],
+        crypt_shared_lib_path=given["crypt_shared_lib_path"],
+        crypt_shared_lib_required=given["crypt_shared_lib_required"],
+        bypass_encryption=given["bypass_auto_encryption"],
+        key_expiration_ms=given["key_expiration_ms"],
+        **more,
+    )
+
+
+def _takes_several_collections() -> bool:
+    """Whether this libmongocrypt can look at the collections of a ``$lookup``."""
+    options = part_of_library("mongocrypt").MongoCryptOptions
+    return "enable_multiple_collinfo" in inspect.signature(options).parameters
+
+
+def _chooses_a_server_in_time(uri: str) -> bool:
+    return "serverselectiontimeoutms" in parse_settings(uri).options

@@ -385,10 +385,7 @@ class Database(Scope[DocumentType]):
             options,
             timeout=self._timeout,
             timing=timing,
-            session=session,
-            codec_options=self._codec_options,
-            read_preference=self._read_preference,
-            read_concern=self._read_concern,
+            **self._read_options(session),
         )
 
     # --- collections ---

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bson.objectid import ObjectId
 from pymongo.errors import OperationFailure
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["CommandEvents", "SentCommand"]
 
 _log = Logger(namespace="txmongo.command.events")
+
+EventT = TypeVar("EventT")
 
 _CONNECTION = (
     " using a connection with driver-generated ID {driverConnectionId}",
@@ -135,17 +137,8 @@ class CommandEvents:
     def succeeded(self, sent: SentCommand, reply: Any) -> None:
         """The server answered with ``ok: 1``, or (``reply`` is ``None``) will not answer an unacknowledged command."""
         duration = self._seconds() - sent.started_at
-        event = CommandSucceededEvent(
-            datetime.timedelta(seconds=duration),
-            {} if sent.redacted else {"ok": 1} if reply is None else reply,
-            sent.name,
-            sent.request_id,
-            sent.address,
-            sent.operation_id,
-            service_id=sent.service_id,
-            database_name=sent.database,
-            server_connection_id=sent.server_connection_id,
-        )
+        content = {} if sent.redacted else {"ok": 1} if reply is None else reply
+        event = _ended(CommandSucceededEvent, sent, duration, content)
         if self._log is not None:
             outcome = {"durationMS": milliseconds(duration), "reply": self._log.document(event.reply)}
             self._log.debug(_SUCCEEDED, {**_common(sent), **outcome})
@@ -154,17 +147,7 @@ class CommandEvents:
     def failed(self, sent: SentCommand, error: BaseException) -> None:
         """The server answered with an error, or no answer will come."""
         duration = self._seconds() - sent.started_at
-        event = CommandFailedEvent(
-            datetime.timedelta(seconds=duration),
-            failure_document(error, redacted=sent.redacted),
-            sent.name,
-            sent.request_id,
-            sent.address,
-            sent.operation_id,
-            service_id=sent.service_id,
-            database_name=sent.database,
-            server_connection_id=sent.server_connection_id,
-        )
+        event = _ended(CommandFailedEvent, sent, duration, failure_document(error, redacted=sent.redacted))
         if self._log is not None:
             outcome = {"durationMS": milliseconds(duration), "failure": self._log.document(event.failure)}
             self._log.debug(_FAILED, {**_common(sent), **outcome})
@@ -190,6 +173,24 @@ def _common(sent: SentCommand) -> dict[str, Any]:
         "serviceId": None if sent.service_id is None else str(sent.service_id),
         **address_fields(sent.address),
     }
+
+
+def _ended(kind: Callable[..., EventT], sent: SentCommand, duration: float, content: Any) -> EventT:
+    """The event of the end of a command.
+
+    :param content: the reply, or what is shown of the error.
+    """
+    return kind(
+        datetime.timedelta(seconds=duration),
+        content,
+        sent.name,
+        sent.request_id,
+        sent.address,
+        sent.operation_id,
+        service_id=sent.service_id,
+        database_name=sent.database,
+        server_connection_id=sent.server_connection_id,
+    )
 
 
 def failure_document(error: BaseException, *, redacted: bool = False) -> Any:

@@ -16,8 +16,8 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet import defer, reactor
 from twisted.trial.unittest import TestCase
 
-from tests.integration.prose.events import CommandEvents
 from tests.integration.servers import CollectionTestCase, replica_set
+from tests.integration.watching import WatchedCase
 from txmongo._testing.den import wait_until
 from txmongo.change_stream import ChangeStream
 from txmongo.connection import ConnectionPool
@@ -50,29 +50,8 @@ async def take(stream: ChangeStream[Any], count: int) -> list[Any]:
     return [await stream.next() for _ in range(count)]
 
 
-class StreamCase(CollectionTestCase):
-    """A collection on a replica set, and a client whose commands are kept with their outcome."""
-
-    on_replica_set = True
-
-    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
-        await super().setUp()
-        await self.client.txmongo_tests.create_collection("things")
-        self.events = CommandEvents()
-        self.watcher = self.connect()
-
-    def connect(self, uri: str | None = None, **options: Any) -> ConnectionPool[dict[str, Any]]:
-        """A client whose commands are kept."""
-        client: ConnectionPool[dict[str, Any]] = ConnectionPool(
-            uri or self.uri, event_listeners=[self.events], **options
-        )
-        self.addCleanup(client.disconnect)
-        return client
-
-    @property
-    def watched(self) -> Any:
-        """The collection, of the client whose commands are kept."""
-        return self.watcher.txmongo_tests.things
+class StreamCase(WatchedCase):
+    """The streams of a collection, and waiting for what is said for them."""
 
     def answered(self, name: str) -> defer.Deferred[Any]:
         """Fires when a command of that name is answered."""

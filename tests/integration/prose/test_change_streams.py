@@ -13,8 +13,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet import defer
 
-from tests.integration.prose.events import CommandEvents
-from tests.integration.servers import CollectionTestCase
+from tests.integration.watching import WatchedCase
 from txmongo.change_stream import ChangeStream
 from txmongo.connection import ConnectionPool
 from txmongo.errors import OperationFailure
@@ -23,22 +22,8 @@ MAJORITY = WriteConcern(w="majority")
 RESUMABLE = {"errorCode": 6, "errorLabels": ["ResumableChangeStreamError"]}
 
 
-class ChangeStreamTests(CollectionTestCase):
+class ChangeStreamTests(WatchedCase):
     """A stream of a collection, and what was said to the server for it."""
-
-    on_replica_set = True
-
-    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
-        await super().setUp()
-        await self.client.txmongo_tests.create_collection("things")
-        self.events = CommandEvents()
-        self.watcher = self.connect()
-
-    def connect(self, **options: Any) -> ConnectionPool[dict[str, Any]]:
-        """A client whose commands are kept."""
-        client: ConnectionPool[dict[str, Any]] = ConnectionPool(self.uri, event_listeners=[self.events], **options)
-        self.addCleanup(client.disconnect)
-        return client
 
     async def watch(self, client: ConnectionPool[Any] | None = None, **options: Any) -> ChangeStream[Any]:
         """A stream that is closed in the end."""

@@ -213,6 +213,8 @@ class Makings:
     :ivar several_uri: for clients that are to use several servers of equal rank, where that is another way.
     :ivar pipelining: whether the clients may share their connections.
     :ivar heartbeat_frequency_ms: of clients for which the case says nothing of it.
+    :ivar connects_first: whether clients with a limit of time have a connection before they are used, as most cases of
+        such limits ask for, with awaitMinPoolSizeMS: what few milliseconds are for is the operation.
     :ivar make_bucket: makes a GridFS bucket of a database.
     :ivar make_transaction_options: makes the default options of a session's transactions.
     """
@@ -224,6 +226,7 @@ class Makings:
     pipelining: bool = True
     several_uri: str | None = None
     heartbeat_frequency_ms: int | None = None
+    connects_first: bool = False
     make_bucket: Callable[..., Any] = GridFSBucket
     make_transaction_options: Callable[..., Any] = TransactionOptions
 
@@ -251,6 +254,10 @@ def event_names(names: Any) -> frozenset[str]:
     return found
 
 
+#: Options of clients that limit the time of operations, and how long connecting first may take.
+TIME_LIMITS = frozenset({"socketTimeoutMS", "timeoutMS"})
+CONNECT_MS = 10_000
+
 CLIENT_FIELDS = (
     "uriOptions useMultipleMongoses observeEvents ignoreCommandMonitoringEvents observeSensitiveCommands "
     "storeEventsAsEntities observeLogMessages serverApi awaitMinPoolSizeMS"
@@ -270,6 +277,9 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     options = _client_options(spec)
     if makings.heartbeat_frequency_ms is not None:
         options.setdefault("heartbeatFrequencyMS", makings.heartbeat_frequency_ms)
+    await_ms = spec.get("awaitMinPoolSizeMS")
+    if makings.connects_first and await_ms is None and "minPoolSize" not in options and TIME_LIMITS & set(options):
+        options["minPoolSize"], await_ms = 1, CONNECT_MS
     uri = makings.direct_uri if options.get("directConnection") else makings.uri
     if spec.get("useMultipleMongoses") and makings.several_uri is not None:
         uri = makings.several_uri
@@ -279,8 +289,8 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
         client.listen()
         options.update(client_options(spec["observeLogMessages"]))
     client.driver = makings.connect(uri, event_listeners=recorder.listeners(), pipelining=makings.pipelining, **options)
-    if "awaitMinPoolSizeMS" in spec:
-        await _wait_for_pools(client, options["minPoolSize"], spec["awaitMinPoolSizeMS"] / 1000, makings.clock)
+    if await_ms is not None:
+        await _wait_for_pools(client, options["minPoolSize"], await_ms / 1000, makings.clock)
     return client
 
 

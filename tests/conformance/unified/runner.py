@@ -26,6 +26,8 @@ QUICK_HEARTBEAT_MS = 500
 #: Seconds: how long commands may take that nobody waits for, and how often to look.
 SETTLING_TIME = 10.0
 PAUSE = 0.01
+#: The suite whose cases leave operations few milliseconds.
+TIME_LIMITS = "csot"
 #: Failures of killAllSessions that do not matter: Interrupted, Unauthorized.
 IGNORED_KILL_FAILURES = (11601, 13)
 
@@ -67,7 +69,9 @@ class CaseRun:
         self._control: ControlLink | None = None
         self._makings = makings
         if "operation:failPoint" in features(case):
-            self._makings = attrs.evolve(makings, heartbeat_frequency_ms=QUICK_HEARTBEAT_MS)
+            self._makings = attrs.evolve(self._makings, heartbeat_frequency_ms=QUICK_HEARTBEAT_MS)
+        if case.folder == TIME_LIMITS:
+            self._makings = attrs.evolve(self._makings, connects_first=True)
 
     @property
     def control(self) -> ControlLink:

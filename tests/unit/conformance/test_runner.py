@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from pymongo import monitoring
 from pymongo.errors import OperationFailure
+from pymongo.hello import Hello
 from pymongo.results import InsertOneResult
+from pymongo.server_description import ServerDescription
 from twisted.internet import defer, task
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -405,6 +408,27 @@ class PreparationTests(RunnerTestCase):
             ("db", {"create": "d", "capped": True, **everywhere}),
         ]
         self.assertEqual(self.server.commands[:5], expected)
+
+    def test_connects_first(self) -> None:
+        """Where cases limit the time of operations, a client has a connection before, unless it says how many."""
+        limited = {"client": {"id": "client0", "uriOptions": {"timeoutMS": 5}}}
+        of_limits = ("csot", "file", "it")
+        done = self.begin(make_case(key=of_limits, createEntities=[limited]))[1]
+        client = self.clients[-1]
+        self.assertEqual(client.options["minPoolSize"], 1)
+        self.assertNoResult(done)
+        server = ServerDescription(ADDRESS, Hello({"ok": 1, "isWritablePrimary": True, "maxWireVersion": 9}))
+        recorder = client.listeners[0].recorder
+        recorder.topology = SimpleNamespace(server_descriptions=lambda: {ADDRESS: server})
+        recorder.record(monitoring.PoolReadyEvent(ADDRESS))
+        self.assertNoResult(done)
+        recorder.record(monitoring.ConnectionReadyEvent(ADDRESS, 1, 0.0))
+        self.successResultOf(done)
+        saying = {"client": {"id": "client0", "uriOptions": {"timeoutMS": 5, "minPoolSize": 0}}}
+        without = {"client": {"id": "client0", "uriOptions": {"retryReads": False}}}
+        for key, entity in ((of_limits, saying), (of_limits, without), (("crud/unified", "file", "it"), limited)):
+            self.successResultOf(self.begin(make_case(key=key, createEntities=[entity]))[1])
+            self.assertFalse(self.clients[-1].options.get("minPoolSize"))
 
     def test_outcome(self) -> None:
         """What a collection holds in the end is compared exactly, but for the order of keys."""

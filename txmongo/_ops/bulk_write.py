@@ -2,9 +2,9 @@
 
 A bulk write is cut into *runs* of one kind of statement, a run into *batches*: each :class:`WriteBatch` is one insert,
 update or delete command whose statements travel as a document sequence that PyMongo's C encoder fills up to the
-server's limits. What the replies add up to is the document that ``BulkWriteResult.bulk_api_result`` and
-``BulkWriteError.details`` hold. Sending one batch after another is :mod:`txmongo.bulk`'s. Kept: the CRUD specification,
-"Bulk write".
+server's limits, or as an array in the command where they are few and nobody listens to commands. What the replies add
+up to is the document that ``BulkWriteResult.bulk_api_result`` and ``BulkWriteError.details`` hold. Sending one batch
+after another is :mod:`txmongo.bulk`'s. Kept: the CRUD specification, "Bulk write".
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class WriteBatch(Operation["Mapping[str, Any] | None"]):
 
     #: The batch encoder's number for the command.
     number: ClassVar[int]
-    #: The name of the document sequence.
+    #: The name of the document sequence, or of the array.
     statements_field: ClassVar[str]
     #: A document from which the command's name can be read without decoding the message.
     name_document: ClassVar[bytes]

@@ -2,20 +2,23 @@
 
 Lives here: which mechanism is taken and what it is driven with. Some conversations are PyMongo's coroutines (SCRAM with
 its iteration floor and its comparison in constant time, X.509, PLAIN), which await commands sent through
-:class:`_Conversation`, as Deferreds; what is said in that of MONGODB-AWS is :mod:`txmongo._aws`'s. Kept: the
-Authentication specification.
+:class:`_Conversation`, as Deferreds; what is said in those of MONGODB-AWS and MONGODB-OIDC is :mod:`txmongo._aws`'s and
+:mod:`txmongo._oidc`'s. Kept: the Authentication specification.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from pymongo.errors import ConfigurationError, OperationFailure, ProtocolError, PyMongoError
 from twisted.internet.defer import CancelledError, Deferred
 
 from txmongo import _aws as aws
+from txmongo._deferreds import Countdown
+from txmongo._oidc import OIDCConversation, Tokens
 from txmongo._pymongo import (
     MongoCredential,
     ScramContext,
@@ -41,7 +44,7 @@ __all__ = [
 
 #: Mechanisms for which a name and a password, or neither, are all there is to say.
 _BY_NAME = ("SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN")
-_SUPPORTED = (*_BY_NAME, "MONGODB-AWS")
+_SUPPORTED = (*_BY_NAME, "MONGODB-AWS", "MONGODB-OIDC")
 _REMOVED = "MONGODB-CR"
 _NO_FIELDS: Mapping[str, Any] = {}
 #: With no mechanism given it is agreed on with the server.
@@ -144,11 +147,12 @@ class Authentication:
         command: Mapping[str, Any] | None = None if self._context is None else self._context.speculate_command()
         return command
 
-    async def complete(self, sender: CommandSender, hello: Mapping[str, Any]) -> None:
+    async def complete(self, sender: CommandSender, hello: Mapping[str, Any], limit: Countdown | None = None) -> None:
         """Authenticate the connection.
 
         :param sender: sends the commands.
         :param hello: the reply to the greeting, which names the mechanisms of the user.
+        :param limit: of the time for this; it does not count what an application's callbacks take.
         :raises AuthenticationFailed: code 18 if the server does not know the user or the password is another.
         :raises ConfigurationError: the credentials cannot be used with the mechanism.
         :raises ProtocolError: the server did not keep to the conversation.
@@ -156,12 +160,12 @@ class Authentication:
         if self._context is not None:
             self._context.speculative_authenticate = hello.get("speculativeAuthenticate")
         self._mechanism = _mechanism(self._credentials, hello, self._context)
-        await self._guarded(self._converse(sender))
+        await self._guarded(self._converse(sender, limit))
 
-    async def repeat(self, sender: CommandSender) -> None:
+    async def repeat(self, sender: CommandSender, limit: Countdown | None = None) -> None:
         """Authenticate it again, by the mechanism of the first time; errors are those of :meth:`complete`."""
         self._context = None
-        await self._guarded(self._converse(sender))
+        await self._guarded(self._converse(sender, limit))
 
     async def _guarded(self, conversation: Coroutine[Any, Any, None]) -> None:
         """Wait for its end, and make of its errors those of :meth:`complete`."""
@@ -170,14 +174,14 @@ class Authentication:
         except AuthenticationFailed:
             raise
         except OperationFailure as error:
-            raise AuthenticationFailed(_said(error), error.code, error.details) from None
+            raise AuthenticationFailed(_said(error), error.code, error.details) from error.__cause__
         except (PyMongoError, CancelledError):
             raise
         except Exception as error:
             # What is made of an answer that misses a field or is no base64; its text may quote the answer.
             raise ProtocolError(f"the server did not keep to {self._mechanism} ({type(error).__name__})") from None
 
-    async def _converse(self, sender: CommandSender) -> None:
+    async def _converse(self, sender: CommandSender, limit: Countdown | None) -> None:
         mechanism, credentials = self._mechanism, self._credentials
         context = _fitting(self._context, mechanism)
         conversation: Any = _Conversation(sender, self._address, context, self._api_fields)
@@ -199,7 +203,7 @@ class _AWSAuthentication(Authentication):
         super().__init__(credentials, address, api_fields)
         self._source = source
 
-    async def _converse(self, sender: CommandSender) -> None:
+    async def _converse(self, sender: CommandSender, limit: Countdown | None) -> None:
         keys = await self._source.keys()
         conversation = _Conversation(sender, self._address, None, self._api_fields)
         nonce = os.urandom(aws.NONCE_SIZE)
@@ -216,20 +220,57 @@ class _AWSAuthentication(Authentication):
             raise ProtocolError("the server did not keep to MONGODB-AWS: it does not come to an end")
 
 
+class _OIDCAuthentication(Authentication):
+    """The authentication of one connection by MONGODB-OIDC."""
+
+    def __init__(
+        self, credentials: MongoCredential, address: Any, api_fields: Mapping[str, Any], tokens: Tokens
+    ) -> None:
+        super().__init__(credentials, address, api_fields)
+        self._conversation = OIDCConversation(credentials, tokens, address)
+
+    def speculative_command(self) -> Mapping[str, Any] | None:
+        """What is said in the greeting, if the client has a token."""
+        return self._conversation.speculative_command()
+
+    async def complete(self, sender: CommandSender, hello: Mapping[str, Any], limit: Countdown | None = None) -> None:
+        """Authenticate the connection, unless that was done in the greeting."""
+        if not self._conversation.begun_by(hello):
+            await super().complete(sender, hello, limit)
+
+    async def repeat(self, sender: CommandSender, limit: Countdown | None = None) -> None:
+        """Authenticate it by another token."""
+        self._conversation.refused()
+        await super().repeat(sender, limit)
+
+    async def _converse(self, sender: CommandSender, limit: Countdown | None) -> None:
+        conversation = _Conversation(sender, self._address, None, self._api_fields)
+        await self._conversation.run(partial(conversation.command, "$external"), limit)
+
+
 class Authenticator:
     """Authenticates the connections of one client as one user, and has what they have in common.
 
     :param credentials: who the user is.
     :param reactor: whose threads may be used.
     :param api_fields: what the Stable API adds to each command.
+    :param timeout: seconds, the client's ``timeoutMS``; ``None`` or 0 for none.
     :raises ConfigurationError: the mechanism is not supported.
     """
 
-    def __init__(self, credentials: MongoCredential, reactor: Any, api_fields: Mapping[str, Any] = _NO_FIELDS) -> None:
+    def __init__(
+        self,
+        credentials: MongoCredential,
+        reactor: Any,
+        api_fields: Mapping[str, Any] = _NO_FIELDS,
+        timeout: float | None = None,
+    ) -> None:
         check_mechanism(credentials)
         self._credentials = credentials
         self._api_fields = api_fields
-        self._keys = aws.KeySource(credentials, reactor) if credentials.mechanism == "MONGODB-AWS" else None
+        mechanism = credentials.mechanism
+        self._keys = aws.KeySource(credentials, reactor) if mechanism == "MONGODB-AWS" else None
+        self._tokens = Tokens(credentials, reactor, timeout) if mechanism == "MONGODB-OIDC" else None
 
     def begin(self, address: Address) -> Authentication:
         """The authentication of a new connection.
@@ -238,6 +279,8 @@ class Authenticator:
         """
         if self._keys is not None:
             return _AWSAuthentication(self._credentials, address, self._api_fields, self._keys)
+        if self._tokens is not None:
+            return _OIDCAuthentication(self._credentials, address, self._api_fields, self._tokens)
         return Authentication(self._credentials, address, self._api_fields)
 
 

@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pymongo.auth_oidc import OIDCCallback
 from pymongo.errors import ConfigurationError
 
+from txmongo._oidc_environments import ENVIRONMENTS, WITH_RESOURCE
 from txmongo._pymongo import MongoCredential, build_credentials
+
+#: Where a person's token may be shown, if nothing else is said.
+ALLOWED_HOSTS = ["*.mongodb.net", "*.mongodb-qa.net", "*.mongodb-dev.net", "*.mongodbgov.net", "*.mongo.com"]
+ALLOWED_HOSTS += ["localhost", "127.0.0.1", "::1"]
 
 __all__ = ["client_credentials"]
 
 #: The properties of the mechanisms that refuse those of others.
-_PROPERTIES = {"MONGODB-AWS": {"AWS_SESSION_TOKEN"}}
+_PROPERTIES = {
+    "MONGODB-AWS": {"AWS_SESSION_TOKEN"},
+    "MONGODB-OIDC": {"ALLOWED_HOSTS", "ENVIRONMENT", "OIDC_CALLBACK", "OIDC_HUMAN_CALLBACK", "TOKEN_RESOURCE"},
+}
 #: Mechanisms that can do without a name.
 _NAMELESS = ("MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC")
 
@@ -48,6 +57,10 @@ def client_credentials(
         )
     if mechanism == "MONGODB-AWS":
         _check_aws(username, password, properties)
+    if mechanism == "MONGODB-OIDC":
+        _check_oidc(username, password, source, properties)
+        if "OIDC_HUMAN_CALLBACK" in properties:
+            options = {**options, "authmechanismproperties": {"ALLOWED_HOSTS": ALLOWED_HOSTS, **properties}}
     return build_credentials(mechanism, source, username or None, password or None, options, database)
 
 
@@ -62,3 +75,49 @@ def _check_aws(username: str | None, password: str | None, properties: Mapping[s
         raise ConfigurationError(
             "authMechanismProperties: AWS_SESSION_TOKEN belongs to keys, so that username and password are missing"
         )
+
+
+def _check_oidc(username: str | None, password: str | None, source: str | None, properties: Mapping[str, Any]) -> None:
+    """ "MongoCredential Properties" of MONGODB-OIDC."""
+    if password:
+        raise ConfigurationError("password cannot be given with authMechanism MONGODB-OIDC")
+    if source not in (None, "$external"):
+        raise ConfigurationError("authSource must be $external with authMechanism MONGODB-OIDC")
+    ways = [name for name in ("ENVIRONMENT", "OIDC_CALLBACK", "OIDC_HUMAN_CALLBACK") if name in properties]
+    if len(ways) != 1:
+        raise ConfigurationError(
+            f"authMechanismProperties: {' and '.join(ways)} cannot be given together"
+            if ways
+            else "authMechanismProperties: authMechanism MONGODB-OIDC wants one of ENVIRONMENT, OIDC_CALLBACK and "
+            "OIDC_HUMAN_CALLBACK"
+        )
+    if ways[0] != "ENVIRONMENT" and not isinstance(properties[ways[0]], OIDCCallback):
+        raise ConfigurationError(f"authMechanismProperties: {ways[0]} must be an OIDCCallback, given by keyword")
+    environment = properties.get("ENVIRONMENT")
+    if environment is not None and environment not in ENVIRONMENTS:
+        raise ConfigurationError(
+            f"authMechanismProperties: ENVIRONMENT must be one of {', '.join(ENVIRONMENTS)}, not {environment!r}"
+        )
+    if environment == "test" and username:
+        raise ConfigurationError("username cannot be given with ENVIRONMENT:test of MONGODB-OIDC")
+    if ("TOKEN_RESOURCE" in properties) != (environment in WITH_RESOURCE):
+        goes = "is missing for" if environment in WITH_RESOURCE else "goes only with"
+        raise ConfigurationError(
+            f"authMechanismProperties: TOKEN_RESOURCE {goes} ENVIRONMENT {' and '.join(WITH_RESOURCE)}"
+        )
+    _check_allowed_hosts(properties)
+
+
+def _check_allowed_hosts(properties: Mapping[str, Any]) -> None:
+    if "ALLOWED_HOSTS" not in properties:
+        return
+    if "OIDC_HUMAN_CALLBACK" not in properties:
+        raise ConfigurationError("authMechanismProperties: ALLOWED_HOSTS goes only with OIDC_HUMAN_CALLBACK")
+    hosts = properties["ALLOWED_HOSTS"]
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise ConfigurationError("authMechanismProperties: ALLOWED_HOSTS must be a list of str")
+    for host in hosts:
+        if not host.removeprefix("*.") or "*" in host.removeprefix("*."):
+            raise ConfigurationError(
+                f"authMechanismProperties: ALLOWED_HOSTS has {host!r}, which is neither a host nor '*.' and a domain"
+            )

@@ -1,13 +1,14 @@
 """Small things about time and Deferreds that every layer needs.
 
 Nothing here knows MongoDB. Waiting without sharing a Deferred is :class:`Broadcast`; a point in time that is
-passed down instead of kept in a context is :class:`Deadline`; pauses that a client's end cuts short are
-:class:`Pauses`.
+passed down instead of kept in a context is :class:`Deadline`; a limit that can stand still is :class:`Countdown`;
+pauses that a client's end cuts short are :class:`Pauses`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar, Protocol
 
@@ -16,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-__all__ = ["Broadcast", "Clock", "Deadline", "Pauses", "current_failure"]
+__all__ = ["Broadcast", "Clock", "Countdown", "Deadline", "Pauses", "current_failure"]
 
 
 class Clock(Protocol):
@@ -93,6 +94,49 @@ class Broadcast:
 
     def _forget(self, waiter: Deferred[None]) -> None:
         self._waiting.pop(waiter, None)
+
+
+class Countdown:
+    """A time limit that stands still while something is waited for that it is not meant for.
+
+    :param seconds: ``None`` for no limit.
+    :param on_end: called when they are over, unless it was stopped.
+    """
+
+    __slots__ = ("_call", "_clock", "_left", "_on_end")
+
+    def __init__(self, clock: IReactorTime, seconds: float | None, on_end: Callable[[], None]) -> None:
+        self._clock = clock
+        self._left = seconds
+        self._on_end = on_end
+        self._call: IDelayedCall | None = None
+        self._go_on()
+
+    def stop(self) -> None:
+        """End it; it never calls from here on."""
+        call, self._call, self._left = self._call, None, None
+        if call is not None:
+            call.cancel()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While in this block the time does not count."""
+        call, self._call = self._call, None
+        if call is not None:
+            self._left = call.getTime() - self._clock.seconds()
+            call.cancel()
+        try:
+            yield
+        finally:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._left is not None:
+            self._call = self._clock.callLater(max(0.0, self._left), self._end)
+
+    def _end(self) -> None:
+        self._call = self._left = None
+        self._on_end()
 
 
 class Pauses:

@@ -71,6 +71,7 @@ from txmongo._legacy.protocols import (
     MongoSenderProtocol,
     MongoServerProtocol,
 )
+from txmongo._reauthentication import Reauthentication
 from txmongo._transports import PART, LargeParts, direct_write, large_parts, leave_rest, write_on
 from txmongo._waiters import CommandWaiter, Waiter, reply_document
 from txmongo._wire.decoder import Frame, decode_message
@@ -179,12 +180,14 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
     :ivar seconds: the clock.
     :ivar last_received_at: when bytes last came, on that clock.
     :ivar in_large_parts: whether a large message may be received in parts of 256 KiB, each heard of when it is whole.
+    :ivar reauthentication: authenticates the connection again; ``None`` if nobody was authenticated on it.
     :ivar lost_hook: called once with the Failure of ``connectionLost``, after every waiter has failed.
     :ivar late_reply_hook: called when the reply of a request comes for which nobody waits any more.
     """
 
     compressor: Any = None
     in_large_parts = True
+    reauthentication: Reauthentication | None = None
     lost_hook: Callable[[Failure], None] | None = None
     late_reply_hook: Callable[[], None] | None = None
 
@@ -273,6 +276,8 @@ class MongoProtocol(ProtocolMethods, MongoServerProtocol, MongoClientProtocol):
             deferred, waiter.deferred = waiter.deferred, None
             if deferred is not None:
                 deferred.errback(self._loss_error())
+        if self.reauthentication is not None:
+            self.reauthentication.lost(self._loss_error)
         if self.lost_hook is not None:
             self.lost_hook(reason)
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmongo._deferreds import Broadcast, Deadline, Pauses
+from txmongo._deferreds import Broadcast, Countdown, Deadline, Pauses
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -113,3 +113,59 @@ class BroadcastTests(SynchronousTestCase):
         first.addCallback(lambda _: second.cancel())
         broadcast.fire()
         self.failureResultOf(second, CancelledError)
+
+
+class CountdownTests(SynchronousTestCase):
+    """A time limit that can stand still."""
+
+    def setUp(self) -> None:
+        """Nothing has ended yet."""
+        self.clock = Clock()
+        self.ended: list[float] = []
+
+    def begin(self, seconds: float | None) -> Countdown:
+        """One that tells when it ends."""
+        return Countdown(self.clock, seconds, lambda: self.ended.append(self.clock.seconds()))
+
+    def test_end(self) -> None:
+        """It ends once, after its seconds."""
+        countdown = self.begin(5)
+        self.clock.advance(4.9)
+        self.assertEqual(self.ended, [])
+        self.clock.advance(0.2)
+        self.assertEqual(len(self.ended), 1)
+        countdown.stop()
+        with countdown.paused():
+            self.clock.advance(10)
+        self.assertEqual(len(self.ended), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped(self) -> None:
+        """Once it was stopped it does not end, nor go on after a pause."""
+        countdown = self.begin(5)
+        with countdown.paused():
+            countdown.stop()
+        countdown.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_paused(self) -> None:
+        """Pauses do not count, an exception in one neither."""
+        countdown = self.begin(5)
+        self.clock.advance(3)
+        with countdown.paused():
+            self.clock.advance(100)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        with self.assertRaises(KeyError), countdown.paused():
+            raise KeyError
+        self.clock.advance(1.9)
+        self.assertEqual(self.ended, [])
+        self.clock.advance(0.2)
+        self.assertEqual(len(self.ended), 1)
+
+    def test_no_limit(self) -> None:
+        """Without seconds there is nothing to end."""
+        countdown = self.begin(None)
+        with countdown.paused():
+            self.clock.advance(100)
+        countdown.stop()
+        self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([], []))

@@ -39,6 +39,7 @@ EXPORTS = {
         "types",
         "utils",
     },
+    "txmongo.auth_oidc": {"OIDCCallback", "OIDCCallbackContext", "OIDCCallbackResult", "OIDCIdPInfo"},
     "txmongo.bulk": {
         "BulkWriteError",
         "BulkWriteResult",

@@ -35,8 +35,9 @@ from txmongo import _auth as auth
 from txmongo._cmap import handshake
 from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.endpoints import address_text
-from txmongo._deferreds import Broadcast
+from txmongo._deferreds import Broadcast, Countdown
 from txmongo._pymongo import MongoCredential, add_error_label
+from txmongo._reauthentication import Reauthentication
 from txmongo._settings import ClientSettings
 from txmongo._wire.op_compressed import compressor_named
 from txmongo._wire.op_legacy import Query, Reply
@@ -112,7 +113,7 @@ class Connector:
         self._authenticator: auth.Authenticator | None = None
         if settings.credentials is not None:
             api_fields = handshake.server_api_fields(settings.server_api)
-            self._authenticator = auth.Authenticator(settings.credentials, clock, api_fields)
+            self._authenticator = auth.Authenticator(settings.credentials, clock, api_fields, settings.timeout)
         self._endpoint_for = endpoint_for
         self._clock = clock
         self._further_users = further_users
@@ -169,7 +170,10 @@ class Connector:
         description = StreamDescription.from_hello(reply, compressor=compressor, load_balanced=settings.load_balanced)
         if authentication is not None and _has_users(description):
             attempt.stage = "auth"
-            await authentication.complete(protocol, reply)
+            await authentication.complete(protocol, reply, attempt.limit)
+            protocol.reauthentication = Reauthentication(
+                authentication, protocol, self._clock, settings.connect_timeout, attempt.server
+            )
             api_fields = handshake.server_api_fields(settings.server_api)
             for user in self._further_users:
                 await auth.authenticate_user(protocol, user, attempt.address, api_fields)
@@ -212,17 +216,16 @@ class _Attempt:
         self._timed_out = False
         self._given_up = False
         self._steps: Deferred[Any]
+        self.limit: Countdown
 
     def within_time(self, work: Coroutine[Any, Any, _T]) -> Deferred[_T]:
         """Run the steps of this attempt until they end, the time is up, or the caller cancels."""
-        limit = self._settings.connect_timeout
-        timer = None if limit is None else self._clock.callLater(limit, self._time_is_up)
+        self.limit = limit = Countdown(self._clock, self._settings.connect_timeout, self._time_is_up)
         self._steps = steps = Deferred.fromCoroutine(self._guarded(work))
         done: Deferred[_T] = Deferred(self._cancelled)
 
         def ended(result: _T | Failure) -> None:
-            if timer is not None and timer.active():
-                timer.cancel()
+            limit.stop()
             if not done.called:
                 done.callback(result)
 

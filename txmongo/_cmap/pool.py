@@ -216,6 +216,11 @@ class Pool:
         """Those of the connections that are given out, in use or not."""
         return [connection.protocol for connection in self._connections]
 
+    def begun_anew(self, request: CheckOut) -> None:
+        """A request is about to be sent again on its connection, on which the server was not busy with it so far."""
+        assert request.connection is not None
+        request.started_at = request.connection.busy_since = self._seconds()
+
     def expected_service_time(self, service_class: str) -> float:
         """How many seconds the server is expected to need for a kind of request."""
         return self._averages.get(service_class, choice.UNKNOWN_SERVICE_TIME)

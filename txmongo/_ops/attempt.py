@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from txmongo._ops.session_state import SessionUse
     from txmongo._ops.timeouts import TimeLimit
     from txmongo._pymongo import ServerMode
+    from txmongo._reauthentication import Reauthentication
     from txmongo._sdam.server import Server
     from txmongo._wire.op_msg import Msg
     from txmongo.types import Address
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "check_size"]
 
 _log = Logger(namespace="txmongo.operation")
+
+#: ReauthenticationRequired.
+_REAUTHENTICATION_REQUIRED = 391
 
 _operation_ids = itertools.count(1)
 
@@ -98,6 +102,7 @@ class Attempt(CheckOut):
     history: History | None = None
     operation_id = 0
     _sent: SentCommand | None = None
+    _reauthenticated = False
     _copy: Attempt | None = None
     _original: Attempt | None = None
     _outcome: Deferred[Any] | None = None
@@ -308,7 +313,55 @@ class Attempt(CheckOut):
                 self._outcome.addCallbacks(self._answered, self._lost_both)
                 return self._outcome
             self._drop_copy()
+        if getattr(error, "code", None) == _REAUTHENTICATION_REQUIRED and not self._reauthenticated:
+            assert self.connection is not None
+            reauthentication = self.connection.protocol.reauthentication
+            if reauthentication is not None:
+                return self._reauthenticate(reauthentication, error)
         self._check_in_failed(error)
+        return self._owner.after_failure(self, failure, Stage.COMMAND)
+
+    # --- the server wants to know again who sends this: Authentication specification, "Reauthentication" ---
+
+    def _reauthenticate(self, reauthentication: Reauthentication, error: BaseException) -> Deferred[Any]:
+        """Authenticate the connection again, and send the same once more, whether or not it may be retried."""
+        self._reauthenticated = True
+        self._owner.sessions.refused(self.use)
+        if self._sent is not None:
+            self._publish_failed(error)
+            self._sent = None
+        # It keeps the connection, with nothing in flight on it meanwhile: no copy and no timeout is meant for it.
+        self.movable, self.patient = False, True
+        deferred: Deferred[Any] = reauthentication.wait()
+        deferred.addCallbacks(self._send_again, self._not_reauthenticated)
+        return deferred
+
+    def _send_again(self, _: None) -> Any:
+        assert self.connection is not None and self.server is not None
+        # What it has waited for says nothing of how long the server takes for such a command.
+        self.server.pool.begun_anew(self)
+        self.patient = self.limit is not None and self.limit.csot
+        return self._write_again(self.connection)
+
+    def _write_again(self, connection: Connection) -> Any:
+        """:meth:`send` once more: the time limit goes on, and what fails need not wait to be told."""
+        operation = self.operation
+        try:
+            msg = self._message(connection.description)
+        except Exception:
+            failure = current_failure()
+            self._check_in()
+            return self._owner.after_failure(self, failure, Stage.BUILDING)
+        deferred = connection.protocol.send_msg(msg, operation.reply_codec_options, operation.session)
+        deferred.addCallbacks(self._succeeded, self._failed)
+        return deferred
+
+    def _not_reauthenticated(self, failure: Failure) -> Any:
+        assert self.server is not None and self.connection is not None
+        error: Any = failure.value
+        if not isinstance(error, CancelledError):
+            self._owner.failed_on(self.server, self.connection, error)
+        self._check_in()
         return self._owner.after_failure(self, failure, Stage.COMMAND)
 
     def _lost_both(self, failure: Failure) -> Any:
@@ -373,6 +426,10 @@ class Attempt(CheckOut):
         """Send this copy on ``connection``; whichever of the two is answered first gives the operation's result."""
         original = self._original
         assert original is not None
+        if original._reauthenticated:
+            # It has been answered since; what became of it is sent again on its own connection.
+            self._check_in()
+            return
         original._copy = self
         try:
             msg = self._message(connection.description)

@@ -254,6 +254,11 @@ class Sessions:
         if use.first and use.transaction is not None:
             use.transaction.retract_first()
 
+    def refused(self, use: SessionUse | None) -> None:
+        """The server has looked at who sent the command of the last :meth:`begin`, and not at it; it is sent again."""
+        if use is not None:
+            use.in_flight -= 1
+
     # --- 4. and 5. ---
 
     def answered(self, use: SessionUse, reply: Mapping[str, Any]) -> None:

@@ -89,6 +89,11 @@ class EncryptedAttempt(Attempt):
         deferred.addCallbacks(self._succeeded, self._failed)
         return deferred
 
+    def _write_again(self, connection: Connection) -> Any:
+        """It is encrypted anew."""
+        self._unwritten = True
+        return EncryptedAttempt.send(self, connection)
+
     async def _converse(self, connection: Connection) -> Any:
         """The reply, decrypted."""
         operation = self.operation

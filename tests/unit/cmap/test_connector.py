@@ -535,13 +535,10 @@ class AuthenticationTests(ConnectorTestCase):
 
     def test_unsupported(self) -> None:
         """A mechanism that is not there yet is refused before anything is connected, by name."""
-        for uri in (
-            "mongodb://u@h/?authMechanism=GSSAPI",
-            "mongodb://h/?authMechanism=MONGODB-OIDC&authMechanismProperties=ENVIRONMENT:k8s",
-        ):
-            failed = self.assertRaises(ConfigurationError, self.connector, FakeServer(), uri)
-            self.assertIn(uri.split("authMechanism=")[1].split("&")[0], str(failed))
-            self.assertIn("not supported yet", str(failed))
+        failed = self.assertRaises(
+            ConfigurationError, self.connector, FakeServer(), "mongodb://u@h/?authMechanism=GSSAPI"
+        )
+        self.assertIn("GSSAPI is not supported yet", str(failed))
 
 
 class AWSTests(ConnectorTestCase):

@@ -205,8 +205,9 @@ class ClientEncryption(Generic[DocumentType]):
         self._running.check_open()
         _check_type("key_alt_name", key_alt_name, str)
         # A key without a name must not have an empty list of them either: the index on names would hold it for one.
-        others = {"$filter": {"input": "$keyAltNames", "cond": {"$ne": ["$$this", {"$literal": key_alt_name}]}}}
-        is_last = {"$eq": ["$keyAltNames", [{"$literal": key_alt_name}]]}
+        name: Any = {"$literal": key_alt_name} if key_alt_name.startswith("$") else key_alt_name
+        others = {"$filter": {"input": "$keyAltNames", "cond": {"$ne": ["$$this", name]}}}
+        is_last = {"$eq": ["$keyAltNames", [name]]}
         update = [{"$set": {"keyAltNames": {"$cond": [is_last, "$$REMOVE", others]}}}]
         return self._key_vault.find_one_and_update({"_id": _key_id("id", id)}, update)
 

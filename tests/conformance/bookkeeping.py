@@ -85,12 +85,23 @@ def without_cases(entries: Iterable[Entry], cases: list[Case]) -> list[Entry]:
 
 def features(case: Case) -> frozenset[str]:
     """What a case uses: ``entity:session``, ``client:timeoutMS`` (an option of a client), ``operation:find``,
-    ``argument:timeoutMS`` (of an operation), ``logs``."""
+    ``argument:timeoutMS`` (of an operation), ``logs``, ``query analysis`` (for automatic encryption)."""
     found = set(_entity_features(case.document.get("createEntities", ())))
     found.update(_operation_features(case.test.get("operations", ())))
     if "expectLogMessages" in case.test:
         found.add("logs")
+    if "client:encrypts" in found and not _AS_A_WHOLE.issuperset(name for name in found if name.startswith("op")):
+        found.add("query analysis")
     return frozenset(found)
+
+
+#: Of operations on collections as a whole no part is to be encrypted.
+_AS_A_WHOLE = {f"operation:{name}" for name in ("createCollection", "dropCollection", "assertCollectionNotExists")}
+
+
+def _encrypts(options: Mapping[str, Any] | None) -> bool:
+    """Whether ``autoEncryptOpts`` have commands encrypted."""
+    return options is not None and not (options.get("bypassAutoEncryption") or options.get("bypassQueryAnalysis"))
 
 
 def _entity_features(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -100,6 +111,8 @@ def _entity_features(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[str]
             options = spec.get("uriOptions", {})
             for option in (*options, *spec) if kind == "client" else ():
                 yield f"client:{option}"
+            if _encrypts(spec.get("autoEncryptOpts")):
+                yield "client:encrypts"
 
 
 def _operation_features(operations: Iterable[Mapping[str, Any]]) -> Iterator[str]:

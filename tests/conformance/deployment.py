@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
+import pymongocrypt
 from twisted.internet import defer
 
 from tests.conformance.control import ControlLink
-from tests.conformance.unified.requirements import ServerFacts
+from tests.conformance.unified.requirements import ServerFacts, parse_version
 from tests.integration.balancer import BalancerProcess
 from txmongo.testing import Mongod, ReplicaSet
 
@@ -153,4 +154,5 @@ async def _facts(reactor: Any, topology: str, member: Mongod, credentials: tuple
     finally:
         await link.close()
     major, minor, patch = build_info["versionArray"][:3]
-    return ServerFacts((major, minor, patch), topology, credentials is not None, parameters)
+    libmongocrypt = parse_version(pymongocrypt.libmongocrypt_version())
+    return ServerFacts((major, minor, patch), topology, credentials is not None, parameters, libmongocrypt)

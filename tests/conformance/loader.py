@@ -51,6 +51,7 @@ SPECIFICATION_FOLDERS: dict[str, str] = {
     "causal_consistency": "causal-consistency/tests",
     "change_streams": "change-streams/tests",
     "client-backpressure": "client-backpressure/tests",
+    "client-side-encryption/spec": "client-side-encryption/tests",
     "collection_management": "collection-management/tests",
     "command_logging": "command-logging-and-monitoring/tests/logging",
     "command_monitoring": "command-logging-and-monitoring/tests/monitoring",

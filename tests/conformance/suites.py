@@ -30,6 +30,7 @@ UNIFIED = (
     "index_management",
     "handshake/unified",
     "load_balancer",
+    "client-side-encryption/spec/unified",
     "unified-test-format/valid-pass",
     "unified-test-format/valid-fail",
 )

@@ -93,7 +93,11 @@ class CreateEncrypted(Create):
         :raises ConfigurationError: the server is too old.
         """
         if description.max_wire_version < _QUERYABLE_ENCRYPTION:
-            raise ConfigurationError("encryptedFields: Queryable Encryption needs MongoDB 7.0 or later")
+            # The specification wants these very words.
+            raise ConfigurationError(
+                "Driver support of Queryable Encryption is incompatible with server. Upgrade server to use Queryable "
+                "Encryption. encryptedFields need MongoDB 7.0 or later"
+            )
         return super().build(description)
 
 

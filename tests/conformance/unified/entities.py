@@ -10,7 +10,7 @@ from pymongo.server_api import ServerApi
 from twisted.internet import defer
 from twisted.logger import globalLogPublisher
 
-from tests.conformance.unified import arguments
+from tests.conformance.unified import arguments, encryption
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
 from tests.conformance.unified.events import EVENT_TYPES, EventRecorder, StoredEvents
 from tests.conformance.unified.failures import FormatError
@@ -260,7 +260,7 @@ CONNECT_MS = 10_000
 
 CLIENT_FIELDS = (
     "uriOptions useMultipleMongoses observeEvents ignoreCommandMonitoringEvents observeSensitiveCommands "
-    "storeEventsAsEntities observeLogMessages serverApi awaitMinPoolSizeMS"
+    "storeEventsAsEntities observeLogMessages serverApi awaitMinPoolSizeMS autoEncryptOpts"
 )
 
 
@@ -299,6 +299,8 @@ def _client_options(spec: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if isinstance(value, Mapping) and "$$placeholder" in value:
             raise FormatError(f"there is no value for the placeholder {name}")
+    if "autoEncryptOpts" in spec:
+        options["auto_encryption_opts"] = encryption.auto_encryption_opts(spec["autoEncryptOpts"])
     if "readPreferenceTags" in options:
         options["readPreferenceTags"] = list(options["readPreferenceTags"])
     if "serverApi" in spec:
@@ -375,6 +377,12 @@ async def _make_bucket(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     return makings.make_bucket(database, **keywords)
 
 
+async def _make_client_encryption(entities: EntityMap, spec: Mapping[str, Any], makings: Makings) -> Any:
+    arguments.take(spec, "id clientEncryptionOpts")
+    options = spec["clientEncryptionOpts"]
+    return encryption.make_client_encryption(entities.client(options.get("keyVaultClient")).driver, options)
+
+
 async def _make_thread(entities: EntityMap, spec: Mapping[str, Any], makings: Makings) -> ThreadEntity:
     arguments.take(spec, "id")
     return ThreadEntity()
@@ -386,5 +394,6 @@ MAKERS: dict[str, Callable[[EntityMap, Mapping[str, Any], Makings], Any]] = {
     "collection": _make_collection,
     "session": _make_session,
     "bucket": _make_bucket,
+    "clientEncryption": _make_client_encryption,
     "thread": _make_thread,
 }

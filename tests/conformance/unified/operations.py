@@ -14,6 +14,7 @@ from pymongo.cursor_shared import CursorType
 from pymongo.driver_info import DriverInfo
 from pymongo.operations import SearchIndexModel
 
+from tests.conformance.unified import encryption
 from tests.conformance.unified.arguments import convert, convert_for_update, hex_bytes, snake_case, take
 from tests.conformance.unified.cursors import ChangeStreamEntity, CursorEntity
 from tests.conformance.unified.entities import ClientEntity, DriverObject, EntityMap, SessionEntity
@@ -359,6 +360,19 @@ BUCKET: dict[str, Method] = {
     ),
 }
 
+CLIENT_ENCRYPTION = {
+    "addKeyAltName": Method("add_key_alt_name", "id keyAltName"),
+    "createDataKey": Method("", "kmsProvider", "opts", function=encryption.create_data_key),
+    "decrypt": Method("decrypt", "value"),
+    "deleteKey": Method("delete_key", "id"),
+    "encrypt": Method("", "value opts", convert=_as_is, function=encryption.encrypt),
+    "getKey": Method("get_key", "id"),
+    "getKeyByAltName": Method("get_key_by_alt_name", "keyAltName"),
+    "getKeys": Method("get_keys", roots=True),
+    "removeKeyAltName": Method("remove_key_alt_name", "id keyAltName"),
+    "rewrapManyDataKey": Method("", "filter", "opts", function=encryption.rewrap_many_data_key),
+}
+
 #: The operations of each kind of entity.
 OPERATIONS: dict[str, dict[str, Method]] = {
     "client": CLIENT,
@@ -368,6 +382,7 @@ OPERATIONS: dict[str, dict[str, Method]] = {
     "cursor": CURSOR,
     "changeStream": CURSOR,
     "bucket": BUCKET,
+    "clientEncryption": CLIENT_ENCRYPTION,
 }
 
 #: Operations whose target is the entity, not the driver's object within it.

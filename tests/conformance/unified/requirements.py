@@ -37,12 +37,14 @@ class ServerFacts:
     :ivar topology: ``"single"``, ``"replicaset"`` or ``"load-balanced"``.
     :ivar auth: whether clients have to authenticate.
     :ivar parameters: the server's parameters.
+    :ivar libmongocrypt: the version of the library for client-side encryption; ``None`` without.
     """
 
     version: tuple[int, int, int]
     topology: str
     auth: bool
     parameters: Mapping[str, Any] = attrs.field(repr=False)
+    libmongocrypt: tuple[int, int, int] | None = None
 
 
 def parse_version(text: str) -> tuple[int, int, int]:
@@ -108,9 +110,20 @@ def _unmet(requirement: Mapping[str, Any], facts: ServerFacts) -> str | None:
         return "wants a serverless instance"
     if "auth" in requirement and requirement["auth"] != facts.auth:
         return "wants authentication" if requirement["auth"] else "wants no authentication"
-    if requirement.get("csfle"):
-        return "wants client-side field level encryption"
+    if "csfle" in requirement:
+        reason = _unmet_encryption(requirement["csfle"], facts.libmongocrypt)
+        if reason is not None:
+            return reason
     return _unmet_parameter(requirement, facts.parameters)
+
+
+def _unmet_encryption(wanted: Any, version: tuple[int, int, int] | None) -> str | None:
+    if not wanted:
+        return None if version is None else "wants no client-side encryption"
+    if version is None:
+        return "wants client-side encryption"
+    least = wanted["minLibmongocryptVersion"] if isinstance(wanted, Mapping) else "0"
+    return f"wants libmongocrypt {least} or newer" if version < parse_version(least) else None
 
 
 def _unmet_parameter(requirement: Mapping[str, Any], parameters: Mapping[str, Any]) -> str | None:

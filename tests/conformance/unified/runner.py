@@ -222,6 +222,8 @@ class CaseRun:
             await cursor.close()
         for session in self.entities.of_kind("session"):
             await session.end()
+        for encryption in self.entities.of_kind("clientEncryption"):
+            await encryption.close()
         for client in self.entities.of_kind("client"):
             client.stop_listening()
             await client.close()

@@ -30,6 +30,19 @@ class EntryTests(SynchronousTestCase):
         self.assertFalse(Entry(reason="x", uses="entity:bucket").covers(case))
         self.assertFalse(Entry(reason="x", suite="other", uses="entity:session").covers(case))
 
+    def test_query_analysis(self) -> None:
+        """Commands of a client that encrypts have to be analysed, but for those on collections as a whole."""
+        entry = Entry(reason="x", uses="query analysis")
+        for options, operation, expected in (
+            ({}, "insertOne", True),
+            ({"bypassAutoEncryption": True}, "insertOne", False),
+            ({"bypassQueryAnalysis": True}, "insertOne", False),
+            ({}, "dropCollection", False),
+        ):
+            client = {"id": "c", "autoEncryptOpts": {"kmsProviders": {}, **options}}
+            case = make_case({"operations": [{"name": operation, "object": "x"}]}, createEntities=[{"client": client}])
+            self.assertEqual(entry.covers(case), expected, (options, operation))
+
     def test_first_reason(self) -> None:
         """The first entry that covers a case gives the reason."""
         entries = [Entry(reason="no", suite="other"), Entry(reason="one"), Entry(reason="two")]

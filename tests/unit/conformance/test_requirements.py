@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.conformance.unified.failures import FormatError
@@ -59,9 +60,18 @@ class RequirementTests(SynchronousTestCase):
         self.assertFalse(self.met(authMechanism="MONGODB-OIDC"))
 
     def test_encryption(self) -> None:
-        """There is no client-side encryption."""
+        """Client-side encryption is there with its library, of a version that may be asked for."""
         self.assertTrue(self.met(csfle=False))
         self.assertFalse(self.met(csfle=True))
+        facts = attrs.evolve(FACTS, libmongocrypt=(1, 15, 1))
+        for wanted, expected in (
+            (False, False),
+            (True, True),
+            ({"minLibmongocryptVersion": "1.15.1"}, True),
+            ({"minLibmongocryptVersion": "1.16.0"}, False),
+        ):
+            case = make_case(runOnRequirements=[{"csfle": wanted}])
+            self.assertEqual(unmet(case, facts) is None, expected, wanted)
 
     def test_unknown(self) -> None:
         """An unknown requirement is an error."""

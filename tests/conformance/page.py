@@ -59,7 +59,7 @@ _WITHOUT_NUMBER = {
 _HEADINGS = {
     "unified": "Cases in the unified format",
     "own format": "Cases in formats of their own, for the driver's own code",
-    "stand-in": "Cases of commands of MongoDB 7.0 and 8.0, against one of 6.0 that stands in for those",
+    "stand-in": "Cases of commands of MongoDB 7.0 and 8.0, and of tokens, against one of 6.0 that stands in for it",
     "reuse": "Cases for what PyMongo's modules decide, which the driver uses: they show that it does",
 }
 

@@ -1,4 +1,4 @@
-"""Cases of commands that are new in MongoDB 7.0 and 8.0, against a stand-in for such a server."""
+"""Cases of commands that are new in MongoDB 7.0 and 8.0, and of tokens, against a stand-in for such a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import attrs
 from twisted.internet import defer, reactor
 from twisted.trial.unittest import TestCase
 
@@ -15,6 +16,7 @@ from tests.conformance.deployment import CACHE_GB, PARAMETERS
 from tests.conformance.loader import Case, NoSuchSuite, is_pinned, load_cases
 from tests.conformance.stand_in import StandIn
 from tests.conformance.test_unified import Clients, open_selectables
+from tests.conformance.token_stand_in import TokenCallback, TokenStandIn
 from tests.conformance.unified.entities import Makings
 from tests.conformance.unified.requirements import ServerFacts, unmet
 from tests.conformance.unified.runner import CaseRun
@@ -30,6 +32,8 @@ SUITES = (
     "read_write_concern/write-concern-errors",
     "index_management",
 )
+#: Where cases of MONGODB-OIDC are.
+TOKENS = "auth/unified"
 OPERATIONS = frozenset(
     f"operation:{name}"
     for name in (
@@ -73,6 +77,8 @@ class Behind:
 
 AS_IT_IS = ServerFacts((6, 0, 5), "replicaset", False, {})
 AS_IT_SAYS = ServerFacts((8, 0, 0), "replicaset", False, {})
+#: Where clients have to show a token.
+WITH_TOKENS = attrs.evolve(AS_IT_SAYS, auth=True, parameters={"authenticationMechanisms": ["MONGODB-OIDC"]})
 
 BEHIND = Behind()
 
@@ -89,12 +95,17 @@ class StandInTests(TestCase):
     async def _run_case(self, case: Case) -> None:
         mongod = await BEHIND.start()
         before = open_selectables()
-        server = StandIn(reactor, mongod)
+        with_tokens = case.folder == TOKENS
+        server = TokenStandIn(reactor, mongod) if with_tokens else StandIn(reactor, mongod)
         await server.listen(reactor)
         clients = Clients()
         try:
             uri = f"{server.uri}?replicaSet={BEHIND.name}"
-            await CaseRun(case, BEHIND, Makings(clients.connect, uri, server.uri, clock=reactor)).run()
+            makings = Makings(clients.connect, uri, server.uri, clock=reactor)
+            if with_tokens:
+                callback = {"OIDC_CALLBACK": TokenCallback()}
+                makings = attrs.evolve(makings, placeholders={"authMechanismProperties": callback})
+            await CaseRun(case, BEHIND, makings).run()
         finally:
             await server.stop()
         self.assertEqual(open_selectables() - before, set(), "left open")
@@ -104,7 +115,7 @@ class StandInTests(TestCase):
 def cases() -> list[Case]:
     """Those that the server behind cannot run, and what stands in for it can."""
     found = []
-    for suite in SUITES:
+    for suite in (*SUITES, TOKENS):
         try:
             found += load_cases(suite)
         except NoSuchSuite:
@@ -113,7 +124,12 @@ def cases() -> list[Case]:
     return [
         case
         for case in found
-        if OPERATIONS & features(case) and unmet(case, AS_IT_IS) is not None and unmet(case, AS_IT_SAYS) is None
+        if unmet(case, AS_IT_IS) is not None
+        and (
+            unmet(case, WITH_TOKENS) is None
+            if case.folder == TOKENS
+            else OPERATIONS & features(case) and unmet(case, AS_IT_SAYS) is None
+        )
     ]
 
 

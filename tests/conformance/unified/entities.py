@@ -215,6 +215,7 @@ class Makings:
     :ivar heartbeat_frequency_ms: of clients for which the case says nothing of it.
     :ivar connects_first: whether clients with a limit of time have a connection before they are used, as most cases of
         such limits ask for, with awaitMinPoolSizeMS: what few milliseconds are for is the operation.
+    :ivar placeholders: values of the options of clients for which the case has a placeholder.
     :ivar make_bucket: makes a GridFS bucket of a database.
     :ivar make_transaction_options: makes the default options of a session's transactions.
     """
@@ -227,6 +228,7 @@ class Makings:
     several_uri: str | None = None
     heartbeat_frequency_ms: int | None = None
     connects_first: bool = False
+    placeholders: Mapping[str, Any] = attrs.field(factory=dict)
     make_bucket: Callable[..., Any] = GridFSBucket
     make_transaction_options: Callable[..., Any] = TransactionOptions
 
@@ -274,7 +276,7 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     for store in spec.get("storeEventsAsEntities", []):
         recorder.stored.append(StoredEvents(event_names(store["events"])))
         entities.add(store["id"], "bson", recorder.stored[-1].documents)
-    options = _client_options(spec)
+    options = _client_options(spec, makings.placeholders)
     if makings.heartbeat_frequency_ms is not None:
         options.setdefault("heartbeatFrequencyMS", makings.heartbeat_frequency_ms)
     await_ms = spec.get("awaitMinPoolSizeMS")
@@ -294,11 +296,13 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     return client
 
 
-def _client_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _client_options(spec: Mapping[str, Any], placeholders: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(spec.get("uriOptions", {}))
     for name, value in options.items():
         if isinstance(value, Mapping) and "$$placeholder" in value:
-            raise FormatError(f"there is no value for the placeholder {name}")
+            if name not in placeholders:
+                raise FormatError(f"there is no value for the placeholder {name}")
+            options[name] = placeholders[name]
     if "autoEncryptOpts" in spec:
         options["auto_encryption_opts"] = encryption.auto_encryption_opts(spec["autoEncryptOpts"])
     if "readPreferenceTags" in options:

@@ -171,8 +171,6 @@ class Authentication:
         """Wait for its end, and make of its errors those of :meth:`complete`."""
         try:
             await conversation
-        except AuthenticationFailed:
-            raise
         except OperationFailure as error:
             raise AuthenticationFailed(_said(error), error.code, error.details) from error.__cause__
         except (PyMongoError, CancelledError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import bson
@@ -353,9 +354,7 @@ class OIDCConversation:
         _check_done(await say({"saslContinue": 1, "conversationId": reply["conversationId"], "payload": payload}))
 
     async def _get(self, limit: Countdown | None, idp_info: OIDCIdPInfo | None = None) -> tuple[str, bool]:
-        if limit is None:
-            return await self._tokens.get(idp_info)
-        with limit.paused():
+        with nullcontext() if limit is None else limit.paused():
             return await self._tokens.get(idp_info)
 
     async def _show(self, say: Say, token: str) -> None:

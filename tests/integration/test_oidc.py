@@ -175,23 +175,46 @@ class ServiceTests(OIDCTestCase):
             self.assertIn("answered with status 403: no such audience", str(failed))
 
     async def test_silent(self) -> None:
-        """Of a service that does not answer, or not to the end, nothing is left when the client ends."""
-        self.service.body = b"token1"
-        for self.service.sent in (0, 3):
-            silent: Deferred[Any] = Deferred()
-            self.service.on_silence = silent.callback
-            client = self.client({"ENVIRONMENT": "gcp", "TOKEN_RESOURCE": "r"})
-            found = client.db.c.find_one()
-            await silent
-            await client.disconnect()
-            await self.assertFailure(found, AutoReconnect, InvalidOperation)
+        """Of a service that does not answer nothing is left when the client ends."""
+        silent: Deferred[Any] = Deferred()
+        self.service.sent, self.service.on_silence = 0, silent.callback
+        await self.ended_after(silent)
+
+    def begun(self) -> Deferred[Any]:
+        """Fires when a part of an answer has come, which the service does not end."""
+        begun: Deferred[Any] = Deferred()
+        received = environments._Body.dataReceived
+
+        def data_received(body: Any, data: bytes) -> None:
+            received(body, data)
+            if not begun.called:
+                begun.callback(None)
+
+        self.patch(environments._Body, "dataReceived", data_received)
+        self.service.body, self.service.sent = b"token1", 3
+        return begun
+
+    async def test_unfinished(self) -> None:
+        """Nor is it of one that does not end its answer."""
+        await self.ended_after(self.begun())
+
+    async def ended_after(self, event: Deferred[Any]) -> None:
+        """A client ends, after this, while it waits for a token."""
+        client = self.client({"ENVIRONMENT": "gcp", "TOKEN_RESOURCE": "r"})
+        found = client.db.c.find_one()
+        await event
+        await client.disconnect()
+        await self.assertFailure(found, AutoReconnect, InvalidOperation)
 
     async def test_cut(self) -> None:
         """A service that breaks off in its answer has not given a token."""
-        self.service.body, self.service.sent = b"token1", 3
-        self.service.on_silence = lambda request: request.transport.abortConnection()
-        client = self.client({"ENVIRONMENT": "gcp", "TOKEN_RESOURCE": "r"})
-        failed = await self.assertFailure(client.db.c.find_one(), OperationFailure)
+        requests: list[Any] = []
+        self.service.on_silence = requests.append
+        begun = self.begun()
+        found = self.client({"ENVIRONMENT": "gcp", "TOKEN_RESOURCE": "r"}).db.c.find_one()
+        await begun
+        requests[0].transport.abortConnection()
+        failed = await self.assertFailure(found, OperationFailure)
         self.assertIn("the callback failed (", str(failed))
 
     async def test_no_token(self) -> None:

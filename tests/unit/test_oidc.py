@@ -322,6 +322,18 @@ class HumanTests(OIDCCase):
         self.assertEqual(self.refused(client).code, 391)
         self.assertEqual(callback.calls, 2)
 
+    def test_cached_token(self) -> None:
+        """A server that takes no part in that is shown the cached token after the greeting."""
+        self.servers["fake.example"] = self.oidc = OIDCServer(speculative=False)
+        callback = Callback()
+        client = self.human(callback)
+        self.find(client)
+        self.oidc.hang_up()
+        self.turn()
+        self.find(client)
+        self.assertEqual(callback.calls, 1)
+        self.assertEqual(self.oidc.shown[1:], [("hello", "token1"), ("saslStart", "token1")])
+
     def test_cached_token_refused(self) -> None:
         """A cached token that a new connection is refused with is replaced by a refresh."""
         callback = Callback(refresh="refresh")

@@ -190,6 +190,20 @@ class ReauthenticationTests(OIDCCase):
         self.successResultOf(found)
         self.assertEqual(self.oidc.accepted, 2)
 
+    def test_cancelled_by_another(self) -> None:
+        """Who hears of the end may cancel another who is about to hear of it, be the end what it may."""
+        for end in (self.give, lambda: self.give("wrong"), self.oidc.hang_up):
+            self.oidc.expire("token*")
+            client = self.expired()
+            one, other = client.db.c.find_one(), client.db.c.find_one()
+            self.begun(one)
+            one.addBoth(lambda _, other=other: other.cancel())
+            end()
+            self.turn()
+            self.successResultOf(one)
+            self.failureResultOf(other, CancelledError)
+            self.successResultOf(self.started(client.disconnect()))
+
     def test_silent_server(self) -> None:
         """A server that does not answer in the time to connect, callbacks not counted, is cut off."""
         client = self.expired(connectTimeoutMS=5000)

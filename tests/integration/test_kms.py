@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -143,6 +143,77 @@ class _Conversation(Protocol):
             service.arrival.callback(None)
 
 
+class KMIPService(Protocol):
+    """Keeps secrets and gives them back: as much of the Key Management Interoperability Protocol as that takes.
+
+    A message is a tree of items: three bytes of tag, one of type, four of length, and the value, filled up to eight.
+    """
+
+    secrets: ClassVar[dict[bytes, bytes]] = {}
+    STRUCTURE, INTEGER, ENUMERATION, TEXT, BYTES, TIME = 1, 2, 5, 7, 8, 9
+    REGISTER, GET, ACTIVATE = 3, 0xA, 0x12
+
+    def connectionMade(self) -> None:
+        self.received = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if len(self.received) >= 8 and len(self.received) == 8 + int.from_bytes(self.received[4:8]):
+            items = dict(self.read(self.received))
+            self.received = b""
+            assert self.transport is not None
+            self.transport.write(self.response(int.from_bytes(items[0x42005C]), items))
+
+    def read(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The tags and values of a tree, without its structures."""
+        while data:
+            tag, kind, size = int.from_bytes(data[:3]), data[3], int.from_bytes(data[4:8])
+            if kind == self.STRUCTURE:
+                yield from self.read(data[8 : 8 + size])
+            else:
+                yield tag, data[8 : 8 + size]
+            data = data[8 + size + -size % 8 :]
+
+    def item(self, tag: int, kind: int, value: bytes) -> bytes:
+        """One item."""
+        return tag.to_bytes(3) + bytes([kind]) + len(value).to_bytes(4) + value + bytes(-len(value) % 8)
+
+    def number(self, tag: int, kind: int, value: int) -> bytes:
+        """An item with a number."""
+        return self.item(tag, kind, value.to_bytes(8 if kind == self.TIME else 4))
+
+    def structure(self, tag: int, *items: bytes) -> bytes:
+        """An item of items."""
+        return self.item(tag, self.STRUCTURE, b"".join(items))
+
+    def response(self, operation: int, items: dict[int, bytes]) -> bytes:
+        """The answer to a request."""
+        if operation == self.REGISTER:
+            name = b"secret-%d" % len(self.secrets)
+            self.secrets[name] = items[0x420043]
+        else:
+            name = items[0x420094]
+        payload = [self.item(0x420094, self.TEXT, name)]
+        if operation == self.GET:
+            material = self.structure(0x420045, self.item(0x420043, self.BYTES, self.secrets[name]))
+            block = self.structure(0x420040, self.number(0x420042, self.ENUMERATION, 2), material)
+            secret = self.structure(0x420085, self.number(0x420086, self.ENUMERATION, 2), block)
+            payload = [self.number(0x420057, self.ENUMERATION, 7), *payload, secret]
+        version = self.structure(
+            0x420069, self.number(0x42006A, self.INTEGER, 1), self.number(0x42006B, self.INTEGER, 2)
+        )
+        header = self.structure(
+            0x42007A, version, self.number(0x420092, self.TIME, 0), self.number(0x42000D, self.INTEGER, 1)
+        )
+        batch = self.structure(
+            0x42000F,
+            self.number(0x42005C, self.ENUMERATION, operation),
+            self.number(0x42007F, self.ENUMERATION, 0),
+            self.structure(0x42007C, *payload),
+        )
+        return self.structure(0x42007B, header, batch)
+
+
 class ServiceTestCase(EncryptionTestCase):
     """A certificate authority, and services with its certificates."""
 
@@ -156,13 +227,17 @@ class ServiceTestCase(EncryptionTestCase):
         self, answer: Callable[[str, str, dict[str, Any]], Answer | None], certificate: Any = None, **options: Any
     ) -> tuple[Service, str]:
         """Start a service; where it is."""
+        service = Service(answer)
+        return service, await self.listen(service, certificate, **options)
+
+    async def listen(self, service: Factory, certificate: Any = None, **options: Any) -> str:
+        """Have a service listen; where it is."""
         pem = (certificate or self.authority.server()).read_bytes()
         own = ssl.PrivateCertificate.loadPEM(pem)
-        service = Service(answer)
         context = ssl.CertificateOptions(own.privateKey.original, own.original, **options)
         port: Any = await SSL4ServerEndpoint(reactor, 0, context, interface="127.0.0.1").listen(service)
         self.addCleanup(port.stopListening)
-        return service, f"127.0.0.1:{port.getHost().port}"
+        return f"127.0.0.1:{port.getHost().port}"
 
     def asking(self, provider: str, credentials: dict[str, Any], **options: Any) -> ClientEncryption[Any]:
         """A ClientEncryption that trusts the authority."""
@@ -222,6 +297,15 @@ class ProviderTests(ServiceTestCase):
         master_key = {"projectId": "p", "location": "global", "keyRing": "r", "keyName": "k", "endpoint": place}
         await self.round_trip(lambda: self.asking("gcp", credentials), "gcp", master_key)
         self.assertIn("POST /token HTTP/1.1", service.requests)
+
+    async def test_kmip(self) -> None:
+        """A KMIP server, which keeps a secret for the data key, and wants to see a certificate."""
+        authority = crypto.load_certificate(crypto.FILETYPE_PEM, self.authority.ca_file.read_bytes())
+        place = await self.listen(Factory.forProtocol(KMIPService), verify=True, caCerts=[authority])
+        own = {**self.trusted, "tlsCertificateKeyFile": str(self.authority.client())}
+        await self.round_trip(
+            lambda: self.asking("kmip", {"endpoint": place}, kms_tls_options={"kmip": own}), "kmip", None
+        )
 
     async def test_rewrap(self) -> None:
         """A data key goes from the application's own master key to that of a service."""

@@ -8,7 +8,6 @@ tells what of a command is to be encrypted where libmongocrypt has no library fo
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from twisted.internet.defer import Deferred
 from txmongo._encryption.callbacks import Callbacks
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
-from txmongo._encryption.library import crypt_options, encoded_map, made_by_library, part_of_library
+from txmongo._encryption.library import crypt_options, encoded_map, made_by_library
 from txmongo._encryption.running import Running
 from txmongo._pymongo import auto_encryption_options
 from txmongo._settings import parse_settings
@@ -134,14 +133,11 @@ class AutomaticCallbacks(Callbacks):
         super().__init__(key_vault, kms)
         self._metadata = metadata
 
-    async def collection_info(self, database: str, filter: bytes) -> list[bytes] | bytes | None:
+    async def collection_info(self, database: str, filter: bytes) -> list[bytes]:
         """What the server says of collections: their JSON schema, or their encrypted fields."""
         assert self._metadata is not None
         found = await self._metadata[database].list_collections(filter=RawBSONDocument(filter))
-        collections = [self.bson_encode(each) for each in found]
-        if _takes_several_collections():
-            return collections
-        return collections[0] if collections else None
+        return [self.bson_encode(each) for each in found]
 
     async def mark_command(self, database: str, cmd: bytes) -> bytes:
         """Have what is to be encrypted in a command marked.
@@ -173,7 +169,6 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
 
 
 def _crypt_options(given: Mapping[str, Any]) -> Any:
-    more = {"enable_multiple_collinfo": True} if _takes_several_collections() else {}
     return crypt_options(
         given["kms_providers"],
         schema_map=encoded_map("schema_map", given["schema_map"]),
@@ -183,14 +178,8 @@ def _crypt_options(given: Mapping[str, Any]) -> Any:
         crypt_shared_lib_required=given["crypt_shared_lib_required"],
         bypass_encryption=given["bypass_auto_encryption"],
         key_expiration_ms=given["key_expiration_ms"],
-        **more,
+        enable_multiple_collinfo=True,
     )
-
-
-def _takes_several_collections() -> bool:
-    """Whether this libmongocrypt can look at the collections of a ``$lookup``."""
-    options = part_of_library("mongocrypt").MongoCryptOptions
-    return "enable_multiple_collinfo" in inspect.signature(options).parameters
 
 
 def _chooses_a_server_in_time(uri: str) -> bool:

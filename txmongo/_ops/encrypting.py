@@ -67,7 +67,7 @@ class Encrypter(Protocol):
 class EncryptedAttempt(Attempt):
     """An attempt whose command is encrypted, and whose reply is decrypted.
 
-    The connection is its own meanwhile; what encryption has to fetch comes over those of other clients.
+    It holds its place on the connection meanwhile; what encryption has to fetch comes over those of other clients.
     """
 
     _owner: EncryptingExecutor

@@ -213,8 +213,8 @@ class Makings:
     :ivar several_uri: for clients that are to use several servers of equal rank, where that is another way.
     :ivar pipelining: whether the clients may share their connections.
     :ivar heartbeat_frequency_ms: of clients for which the case says nothing of it.
-    :ivar connects_first: whether clients with a limit of time have a connection before they are used, as most cases of
-        such limits ask for, with awaitMinPoolSizeMS: what few milliseconds are for is the operation.
+    :ivar connects_first: whether clients with timeoutMS have a connection before they are used, as most cases of such
+        limits ask for, with awaitMinPoolSizeMS: what few milliseconds are for is the operation.
     :ivar placeholders: values of the options of clients for which the case has a placeholder.
     :ivar make_bucket: makes a GridFS bucket of a database.
     :ivar make_transaction_options: makes the default options of a session's transactions.
@@ -256,8 +256,7 @@ def event_names(names: Any) -> frozenset[str]:
     return found
 
 
-#: Options of clients that limit the time of operations, and how long connecting first may take.
-TIME_LIMITS = frozenset({"socketTimeoutMS", "timeoutMS"})
+#: How long connecting first may take.
 CONNECT_MS = 10_000
 
 CLIENT_FIELDS = (
@@ -280,7 +279,7 @@ async def _make_client(entities: EntityMap, spec: Mapping[str, Any], makings: Ma
     if makings.heartbeat_frequency_ms is not None:
         options.setdefault("heartbeatFrequencyMS", makings.heartbeat_frequency_ms)
     await_ms = spec.get("awaitMinPoolSizeMS")
-    if makings.connects_first and await_ms is None and "minPoolSize" not in options and TIME_LIMITS & set(options):
+    if makings.connects_first and await_ms is None and "minPoolSize" not in options and "timeoutMS" in options:
         options["minPoolSize"], await_ms = 1, CONNECT_MS
     uri = makings.direct_uri if options.get("directConnection") else makings.uri
     if spec.get("useMultipleMongoses") and makings.several_uri is not None:

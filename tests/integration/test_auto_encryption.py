@@ -11,6 +11,7 @@ from typing import Any
 
 import bson
 from bson.binary import Binary
+from pymongo import encryption_options
 from pymongo.encryption_options import AutoEncryptionOpts
 from pymongo.monitoring import CommandSucceededEvent
 from pymongo.operations import InsertOne, UpdateOne
@@ -361,6 +362,21 @@ class SetTests(EncryptingTestCase):
         self.assertEqual(first["txnNumber"], second["txnNumber"])
         await self.fail_command("find", errorCode=134)
         self.assertEqual(await things.find_one({"ssn": "1"}), {"_id": 1, "ssn": "1"})
+        await self.fail_command("find", errorCode=134)
+        self.assertEqual(await things.find_one({"ssn": "1"}, timeout_ms=20_000), {"_id": 1, "ssn": "1"})
+
+    async def test_limited_transaction(self) -> None:
+        """The time of a transaction is that of what is done in it, and of its encryption."""
+        things = self.encrypting()
+        await self.client.txmongo_tests.create_collection("things")
+
+        async def insert(session: Any) -> None:
+            await things.insert_one({"_id": 1, "ssn": "1"}, session=session)
+
+        async with things.database.client.start_session(default_timeout_ms=20_000) as session:
+            await session.with_transaction(insert)
+        self.assertEqual(await things.find(), [{"_id": 1, "ssn": "1"}])
+        self.assertIn("maxTimeMS", self.heard.of("insert")[0])
 
     async def test_transaction(self) -> None:
         """What is done in a transaction is encrypted and decrypted; a failure to encrypt leaves it as it was."""
@@ -428,6 +444,8 @@ class OptionTests(AutoEncryptionTestCase):
             ({"key_expiration_ms": "1"}, TypeError),
         ):
             self.assertRaises(kind, self.automatic, **options)
+        if hasattr(encryption_options, "KMSConnectContext"):
+            self.assertRaises(ConfigurationError, self.automatic, kms_connect_callback=print)
         self.assertRaises(TypeError, ConnectionPool, self.uri, auto_encryption_opts={"kms_providers": LOCAL})
         self.assertRaises(ValueError, ConnectionPool, self.uri, auto_encryption_opts=AutoEncryptionOpts(LOCAL, "keys"))
 

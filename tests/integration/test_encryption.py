@@ -11,6 +11,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
 from bson.int64 import Int64
 from bson.son import SON
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 
 from tests.integration.servers import CollectionTestCase
@@ -25,6 +26,7 @@ from txmongo.errors import (
     InvalidOperation,
     ServerSelectionTimeoutError,
 )
+from txmongo.testing import FakeServer
 
 MASTER_KEY = bytes(range(96))
 LOCAL = {"local": {"key": MASTER_KEY}}
@@ -293,6 +295,26 @@ class CollectionTests(EncryptionTestCase):
         self.assertEqual([key["_id"] for key in await self.encryption.get_keys()], [key_id])
         self.assertEqual([field["keyId"] for field in fields["fields"]], [None, given])
         self.assertNotIn("create", self.commands.names())
+
+    async def test_create_on_newer_server(self) -> None:
+        """A server of MongoDB 7.0 gets all that belongs to it; the caller gets the collection and the keys' ids."""
+        nothing = {"cursor": {"id": 0, "ns": "shop.$cmd.listCollections", "firstBatch": []}}
+        server = FakeServer(
+            {"create": {}, "createIndexes": {}, "listCollections": nothing}, hello={"maxWireVersion": 21}
+        )
+        await server.listen(reactor)
+        self.addCleanup(server.stop)
+        client: ConnectionPool[Any] = ConnectionPool(server.uri)
+        self.addCleanup(client.disconnect)
+        fields = {"fields": [{"path": "card", "bsonType": "string", "keyId": None}]}
+        collection, complete = await self.encryption.create_encrypted_collection(client.shop, "cards", fields, "local")
+        self.assertEqual(collection.full_name, "shop.cards")
+        (key,) = await self.encryption.get_keys()
+        self.assertEqual(complete, {"fields": [{"path": "card", "bsonType": "string", "keyId": key["_id"]}]})
+        sent = server.commands("create")
+        self.assertEqual([each["create"] for each in sent], ["enxcol_.cards.esc", "enxcol_.cards.ecoc", "cards"])
+        self.assertEqual(sent[-1]["encryptedFields"], complete)
+        self.assertEqual(server.commands("createIndexes")[0]["indexes"][0]["key"], {"__safeContent__": 1})
 
     async def test_create_without_provider(self) -> None:
         """A key that has to be made needs a provider."""

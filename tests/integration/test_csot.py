@@ -14,6 +14,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.task import deferLater
 
 from tests.integration.servers import CollectionTestCase, Commands
+from txmongo._testing.den import wait_until
 from txmongo.connection import ConnectionPool
 from txmongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError, TimeExceeded
 from txmongo.gridfs import GridFS, GridFSBucket
@@ -24,6 +25,17 @@ LIMIT = 500
 HELD = 2500
 #: Seconds by which a busy machine may be late: with the limit less than what the server holds something up for.
 LATE = 1.5
+
+
+async def warm(client: ConnectionPool[Any]) -> None:
+    """Connect a client, in a time of its own."""
+    await client.admin.command("ping", timeout_ms=60_000)
+
+
+async def found(client: ConnectionPool[Any]) -> None:
+    """Have a client find its server, in a time of its own, and make no connection for operations yet."""
+    client.address.addErrback(lambda failure: failure.trap(ServerSelectionTimeoutError))
+    await wait_until(reactor, lambda: client.nodes, 60, "the server was not found")
 
 
 class CsotCase(CollectionTestCase):
@@ -63,7 +75,7 @@ class BatchTests(CsotCase):
     async def test_insert_many(self) -> None:
         """All batches have one time together, more than the specification's: 50 MB take a busy machine some of it."""
         client = self.connect(timeoutMS=6000)
-        await client
+        await warm(client)
         await self.hold_up("insert", ms=3100, mode={"times": 2})
         documents = [{"big": b"\0" * 1_000_000} for _ in range(50)]
         await self.timed_out(client.txmongo_tests.things.insert_many(documents), 6.0)
@@ -85,7 +97,7 @@ class IterationTests(CsotCase):
         things = await self.client.txmongo_tests.create_collection("things", capped=True, size=4096)
         await things.insert_one({"_id": 0, "x": 1})
         client = self.connect(timeoutMS=2000)
-        await client
+        await warm(client)
         await self.hold_up("getMore", ms=1200, mode="alwaysOn")
         cursor = client.txmongo_tests.things.find(cursor_type=CursorType.TAILABLE_AWAIT).max_await_time_ms(10)
         self.assertEqual(await cursor.next(wait=True), {"_id": 0, "x": 1})
@@ -95,7 +107,7 @@ class IterationTests(CsotCase):
     async def test_change_stream(self) -> None:
         """So has the wait for the next change."""
         client = self.connect(timeoutMS=2000)
-        await client
+        await warm(client)
         await self.hold_up("getMore", ms=1200, mode="alwaysOn")
         stream = await client.txmongo_tests.things.watch(max_await_time_ms=10)
         await self.two_get_mores(stream.next())
@@ -116,7 +128,7 @@ class GridFSTests(CsotCase):
     async def bucket(self, **options: Any) -> GridFSBucket:
         """Of a client with a limit, which is connected."""
         client = self.connect(timeoutMS=LIMIT)
-        await client
+        await warm(client)
         return GridFSBucket(client.txmongo_tests, **options)
 
     async def test_upload(self) -> None:
@@ -170,7 +182,7 @@ class HandshakeTests(CsotCase):
         """The lesser of timeoutMS and serverSelectionTimeoutMS holds while a connection is made."""
         for timeout, selection in ((LIMIT, 20_000), (20_000, LIMIT)):
             client = self.connect(timeoutMS=timeout, serverSelectionTimeoutMS=selection)
-            self.assertIsNotNone(await client.address)
+            await found(client)
             await self.hold_up("saslContinue", ms=HELD)
             await self.timed_out(client.txmongo_tests.things.insert_one({"x": 1}), LIMIT / 1000)
             self.assertEqual(self.commands.sent, [])
@@ -211,7 +223,7 @@ class SessionTests(CsotCase):
 
     async def end(self, client: ConnectionPool[Any], session_timeout_ms: int | None = None, **timing: Any) -> None:
         """End a session with a transaction that the server is slow to abort."""
-        await client
+        await warm(client)
         await self.hold_up("abortTransaction", ms=HELD)
         session = client.start_session(default_timeout_ms=session_timeout_ms)
         # The server would keep the transaction, and its locks, for another minute.
@@ -232,7 +244,7 @@ class SessionTests(CsotCase):
         """When the function of with_transaction runs out of time, the abort has a time of its own."""
         await self.client.txmongo_tests.create_collection("things")
         client = self.connect(timeoutMS=LIMIT)
-        await client
+        await warm(client)
         await self.hold_up("insert", "abortTransaction", ms=HELD, mode={"times": 2})
         session = client.start_session()
 
@@ -248,7 +260,7 @@ class SessionTests(CsotCase):
         labels = ["TransientTransactionError"]
         await self.hold_up("insert", ms=25, mode="alwaysOn", errorCode=24, errorLabels=labels)
         client = self.connect()
-        await client
+        await warm(client)
         attempts = 0
 
         def callback(session: Any) -> defer.Deferred[Any]:

@@ -349,7 +349,7 @@ class TimeoutTests(BucketTestCase):
         await self.bucket.upload_from_stream("ten", TEN)
         client: ConnectionPool[Any] = ConnectionPool(self.uri, timeoutMS=500)
         self.addCleanup(client.disconnect)
-        await client
+        await client.admin.command("ping", timeout_ms=60_000)
         await self.slow("insert")
         error = await self.failure(GridFS(client.txmongo_tests).put(TEN), PyMongoError)
         self.assertTrue(error.timeout)

@@ -6,6 +6,7 @@ The community's server comes without mongocryptd, which marks what is to be encr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,6 +140,19 @@ class DecryptionTests(AutoEncryptionTestCase):
         self.assertEqual(self.commands.names(), ["find"])
         await things.database.client.disconnect()
         self.assertEqual((await self.client.admin.command("ping"))["ok"], 1)
+
+    async def test_late_reply(self) -> None:
+        """What is under way when the client is disconnected is decrypted or fails, whenever its reply comes."""
+        await self.things.insert_one({"_id": 1, "secret": await self.secret("4711")})
+        things = self.automatic(bypass_auto_encryption=True)
+        self.assertEqual((await things.find_one() or {})["secret"], "4711")
+        client = things.database.client
+        finds = [things.find_one() for _ in range(20)]
+        disconnected = client.disconnect()
+        for find in finds:
+            with contextlib.suppress(InvalidOperation, AutoReconnect):
+                self.assertEqual((await find or {})["secret"], "4711")
+        await disconnected
 
     async def test_undecipherable(self) -> None:
         """A reply that cannot be decrypted fails the call that it answers; the connection goes on."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from bson.errors import BSONError
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from txmongo._deferreds import Broadcast
 from txmongo.errors import EncryptionError, InvalidOperation
@@ -33,7 +33,10 @@ class Running:
         :raises InvalidOperation: it is closed.
         """
         if self._closed:
-            raise InvalidOperation(f"the {self._what} is closed")
+            raise self._closed_error()
+
+    def _closed_error(self) -> InvalidOperation:
+        return InvalidOperation(f"the {self._what} is closed")
 
     def run(
         self, work: Coroutine[Any, Any, _T], wrap: Callable[[Exception], Exception] = EncryptionError
@@ -43,8 +46,12 @@ class Running:
         :param wrap: makes an error of one that is neither bson's nor an
             :class:`~txmongo.errors.EncryptionError` already.
         :returns: a Deferred that fires with what the coroutine returns, and fails with what it raises; with
-            :class:`~txmongo.errors.InvalidOperation` if this is closed before that.
+            :class:`~txmongo.errors.InvalidOperation` if this is closed before that, or already.
         """
+        if self._closed:
+            # An object of libmongocrypt that has ended must not be touched.
+            work.close()
+            return fail(self._closed_error())
         deferred: Deferred[_T] = Deferred.fromCoroutine(self._guarded(work, wrap))
         if not deferred.called:
             self._work.add(deferred)

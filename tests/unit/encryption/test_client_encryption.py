@@ -146,6 +146,16 @@ class RunningTests(SynchronousTestCase):
         self.assertNoResult(done)
         self.assertRaises(InvalidOperation, running.check_open)
 
+    def test_closed(self) -> None:
+        """Work that comes later is not even begun."""
+        running = Running("thing")
+        self.assertIsNone(self.successResultOf(running.close()))
+
+        async def work() -> None:
+            self.fail("begun")
+
+        self.failureResultOf(running.run(work()), InvalidOperation)
+
     def test_close_waits(self) -> None:
         """It is closed when the last of the work has ended, however long that minds being cancelled."""
         running = Running("thing")

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo.errors import (
     BulkWriteError,
     ClientBulkWriteException,
+    EncryptionError,
     ExecutionTimeout,
     NotPrimaryError,
     OperationFailure,
@@ -66,9 +67,10 @@ def match_error(matcher: Matcher, expected: Mapping[str, Any], error: Exception,
 
 
 def _cause(error: Exception) -> Exception:
-    """Of a client's bulk write, the error below it, if there is one."""
-    if isinstance(error, ClientBulkWriteException) and isinstance(error.error, Exception):
-        return error.error
+    """Of a client's bulk write, and of what encryption did, the error below it, if there is one."""
+    below = error.cause if isinstance(error, EncryptionError) else getattr(error, "error", None)
+    if isinstance(error, ClientBulkWriteException | EncryptionError) and isinstance(below, Exception):
+        return below
     return error
 
 

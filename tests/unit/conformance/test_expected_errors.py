@@ -8,6 +8,7 @@ from bson.errors import InvalidDocument
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    EncryptionError,
     ExecutionTimeout,
     InvalidOperation,
     NetworkTimeout,
@@ -66,6 +67,12 @@ class ExpectedErrorTests(SynchronousTestCase):
         for client_error in (AutoReconnect("lost"), InvalidOperation("no"), ValueError("no")):
             self.accept(client_error, isClientError=True)
             self.refuse(client_error, isClientError=False)
+
+    def test_encryption(self) -> None:
+        """Of an error of encryption it is the error below it that counts."""
+        self.accept(EncryptionError(failure()), isClientError=False, errorCode=11000, errorContains="duplicate key")
+        self.refuse(EncryptionError(failure()), errorCode=79)
+        self.accept(EncryptionError(ValueError("no")), isClientError=True)
 
     def test_timeout(self) -> None:
         """Whether an error is a timeout, the error itself says."""

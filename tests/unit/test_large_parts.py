@@ -61,15 +61,23 @@ def batch(count: int) -> dict[str, Any]:
     return {"cursor": {"nextBatch": documents, "id": 5, "ns": "d.c"}, "ok": 1.0}
 
 
-class LargePartTests(SynchronousTestCase):
+class SocketCase(SynchronousTestCase):
+    """A protocol on a connected socket; the test is the server at its other end."""
+
     def setUp(self) -> None:
-        """Connect a protocol with a server, that is, with a socket."""
+        """Connect them."""
         mine, self.server = socket.socketpair()
         self.addCleanup(mine.close)
         self.addCleanup(self.server.close)
         self.server.setblocking(False)
         self.protocol = MongoProtocol()
         self.connection = Connection(mine, self.protocol)
+
+
+class LargePartTests(SocketCase):
+    def setUp(self) -> None:
+        """Connect a protocol with a server, that is, with a socket."""
+        super().setUp()
         self.assertEqual(self.connection.low_water, 1)
         self.low_waters: set[int] = set()
         self.results: list[Any] = []
@@ -187,17 +195,12 @@ class MissingTests(SynchronousTestCase):
         self.assertEqual(decoder.missing, 0)
 
 
-class LargeWriteTests(SynchronousTestCase):
+class LargeWriteTests(SocketCase):
     """Messages that are more than the socket takes at once."""
 
     def setUp(self) -> None:
         """Connect a protocol with a server that does not read yet."""
-        mine, self.server = socket.socketpair()
-        self.addCleanup(mine.close)
-        self.addCleanup(self.server.close)
-        self.server.setblocking(False)
-        self.protocol = MongoProtocol()
-        self.connection = Connection(mine, self.protocol)
+        super().setUp()
         self.wire = Msg(7, 0, bson.encode({"insert": "c", "$db": "d", "content": bytes(range(256)) * 8_000})).encode()
         msg = Msg(7, 0)
         msg.wire = self.wire

@@ -64,6 +64,17 @@ class PlainTests(RetryingCase):
         self.answer(answer)
         return command, self.successResultOf(result)
 
+    def assert_sent_again(self) -> None:
+        """What was sent last is lost with its connection, and sent with the same session, number and documents."""
+        first = self.sent()
+        self.wires[-1].lose()
+        self.found()
+        again = self.sent()
+        self.assertEqual(
+            (again["lsid"], again["txnNumber"], again["documents"]),
+            (first["lsid"], first["txnNumber"], first["documents"]),
+        )
+
     def test_find_one(self) -> None:
         """A find_one sends the same fields in the same order and gives the same document."""
         for seconds, options in enumerate(
@@ -149,14 +160,7 @@ class PlainTests(RetryingCase):
     def test_batch_again(self) -> None:
         """The next attempt carries the same session, number and statements."""
         result = self.executor.execute(batch(InsertBatch, [{"_id": 1}, {"_id": 2}]))
-        first = self.sent()
-        self.wires[-1].lose()
-        self.found()
-        again = self.sent()
-        self.assertEqual(
-            (again["lsid"], again["txnNumber"], again["documents"]),
-            (first["lsid"], first["txnNumber"], first["documents"]),
-        )
+        self.assert_sent_again()
         self.answer(reply(1, n=2))
         self.assertEqual(self.successResultOf(result)["n"], 2)
 
@@ -207,14 +211,7 @@ class PlainTests(RetryingCase):
     def test_again(self) -> None:
         """The next attempt carries the same session and number."""
         result = self.executor.execute(insert_one({"_id": 1}))
-        first = self.sent()
-        self.wires[-1].lose()
-        self.found()
-        again = self.sent()
-        self.assertEqual(
-            (again["lsid"], again["txnNumber"], again["documents"]),
-            (first["lsid"], first["txnNumber"], first["documents"]),
-        )
+        self.assert_sent_again()
         self.answer(reply(1, n=1))
         self.assertEqual(self.successResultOf(result).inserted_id, 1)
 

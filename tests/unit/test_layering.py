@@ -33,6 +33,7 @@ FRONTS |= {
     "_gridfs",
     "_legacy",
     "_scope",
+    "_sessions",
     "utils",
 }
 PROCESSES = {"ctypes", "multiprocessing", "subprocess"}

@@ -1,0 +1,1 @@
+"""Tests of :mod:`txmongo._sessions`."""

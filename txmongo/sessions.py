@@ -2,8 +2,9 @@
 
 :meth:`txmongo.connection.ConnectionPool.start_session` makes one; every method that talks to a server takes it as
 ``session=``. What a session adds to commands is :mod:`txmongo._ops.session_state`'s, the states of a transaction are
-:mod:`txmongo._ops.transaction_state`'s, retries the executor's. Sessions, causal consistency, snapshot reads,
-transactions and "convenient API for transactions" specifications.
+:mod:`txmongo._ops.transaction_state`'s, retries the executor's; that a whole transaction is run again is
+:mod:`txmongo._sessions.with_transaction`'s. Sessions, causal consistency, snapshot reads and transactions
+specifications.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from bson.int64 import Int64
 from bson.timestamp import Timestamp
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from txmongo._deferreds import Broadcast, Deadline, Pauses
+from txmongo._deferreds import Broadcast, Pauses
 from txmongo._ops.base import Operation
 from txmongo._ops.bound_sessions import Binding, bind, unbind
 from txmongo._ops.client_sessions import Sessions
 from txmongo._ops.cluster_time import cluster_timestamp, later_cluster_time
-from txmongo._ops.retry import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT, is_max_time_expired
 from txmongo._ops.session_state import SessionEnded, SessionState
 from txmongo._ops.timeouts import TimeLimit, Timing, check_timing, is_timeout, seconds_of, time_limit
 from txmongo._ops.transaction_state import Settled, TransactionState
@@ -39,7 +39,8 @@ from txmongo._ops.transactions import (
     Supersede,
 )
 from txmongo._sessions.options import SessionOptions, TransactionOptions, check_acknowledged
-from txmongo.errors import InvalidOperation, NetworkTimeout, OperationFailure, PyMongoError
+from txmongo._sessions.with_transaction import ConvenientTransaction
+from txmongo.errors import InvalidOperation, OperationFailure, PyMongoError
 
 if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
@@ -57,14 +58,6 @@ __all__ = [
 
 #: TxMongo 26.0's name.
 TxnState = TransactionState
-
-#: Seconds after which :meth:`ClientSession.with_transaction` tries nothing again.
-_TIME_LIMIT = 120.0
-#: Seconds of the pause before a transaction is run again: one and a half times the first before the first repetition,
-#: one and a half times more before each further one, never more than the second.
-_FIRST_PAUSE = 0.005
-_LONGEST_PAUSE = 0.5
-_PAUSE_GROWTH = 1.5
 
 
 class _Flag(int):
@@ -538,98 +531,29 @@ class ClientSession(SessionState):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
         options = TransactionOptions(read_concern, write_concern, read_preference, max_commit_time_ms)
         limit, timeout = self._limit(timing), seconds_of(timing.get("timeout_ms"), self._timeout)
-        return Deferred.fromCoroutine(self._with_transaction(callback, options, limit, timeout))
+        transaction = ConvenientTransaction(
+            self, callback, options, limit, clock=self._clock, pauses=self._pauses, jitter=self._jitter
+        )
+        return Deferred.fromCoroutine(self._with_transaction(transaction, limit, timeout))
 
     async def _with_transaction(
-        self,
-        callback: Callable[[ClientSession], Any],
-        options: TransactionOptions,
-        limit: TimeLimit | None,
-        timeout: float | None,
+        self, transaction: ConvenientTransaction, limit: TimeLimit | None, timeout: float | None
     ) -> Any:
+        """Run it, with its time as the session's while that lasts."""
         before = self.time_limit, self._timeout
         self.time_limit, self._timeout = limit, timeout
-        patience = Deadline.after(self._clock, _TIME_LIMIT)
-        if limit is not None:
-            patience = limit.deadline if limit.csot else patience.earlier(limit.deadline)
         try:
-            return await self._run_until_committed(callback, options, patience)
+            return await transaction.run()
         finally:
             self.time_limit, self._timeout = before
 
-    async def _run_until_committed(
-        self, callback: Callable[[ClientSession], Any], options: TransactionOptions, limit: Deadline
-    ) -> Any:
-        """The loop of :meth:`with_transaction`: "Sequence of Actions" of the specification."""
-        attempt = 0
-        last: PyMongoError | None = None
-        while True:
-            self.start_transaction(
-                options.read_concern, options.write_concern, options.read_preference, options.max_commit_time_ms
-            )
-            attempt += 1
-            try:
-                result = await self._call_back(callback)
-                if self.transaction.active:
-                    await self._commit_until(limit)
-                return result
-            except PyMongoError as error:
-                if not error.has_error_label(TRANSIENT_TRANSACTION):
-                    if last is not None and self.time_limit is not None and is_timeout(error):
-                        # What the time was used up for tells more than that it was over.
-                        late = self._out_of_time(last)
-                        raise late from late.__cause__
-                    raise
-                last = error
-                await self._pause(attempt, limit, error)
-
-    async def _call_back(self, callback: Callable[[ClientSession], Any]) -> Any:
-        """Call the application's function, and abort the transaction if it fails."""
-        try:
-            return await maybeDeferred(callback, self)
-        except CancelledError:
-            if self.transaction.active:
-                # Whoever cancels does not wait; the server hears of it all the same.
-                self._left_alone = self.abort_transaction()
-                self._left_alone.addBoth(self._forget_abort)
-            raise
-        except Exception:
-            if self.transaction.active:
-                await self.abort_transaction()
-            raise
+    def _leave_alone(self, aborting: Deferred[None]) -> None:
+        """Have nobody wait for an abort that is under way, nor hear how it ends."""
+        self._left_alone = aborting
+        aborting.addBoth(self._forget_abort)
 
     def _forget_abort(self, _result: object) -> None:
         self._left_alone = None
-
-    async def _commit_until(self, limit: Deadline) -> None:
-        """Commit, and ask again while the outcome is unknown and there is time."""
-        while True:
-            try:
-                await self.commit_transaction()
-                return
-            except PyMongoError as error:
-                if not error.has_error_label(UNKNOWN_COMMIT) or is_max_time_expired(error):
-                    raise
-                if limit.passed(self._clock.seconds()):
-                    late = self._out_of_time(error)
-                    raise late from late.__cause__
-
-    async def _pause(self, attempt: int, limit: Deadline, error: PyMongoError) -> None:
-        """Wait before the next attempt, if there is time for one."""
-        pause = self._jitter() * min(_FIRST_PAUSE * _PAUSE_GROWTH ** min(attempt - 1, 64), _LONGEST_PAUSE)
-        if limit.passed(self._clock.seconds() + pause):
-            late = self._out_of_time(error)
-            raise late from late.__cause__
-        await self._pauses.wait(pause)
-
-    def _out_of_time(self, error: PyMongoError) -> BaseException:
-        """The error for when a transaction was tried for long enough; with the labels of the last error."""
-        labels = [label for label in (TRANSIENT_TRANSACTION, UNKNOWN_COMMIT) if error.has_error_label(label)]
-        late = NetworkTimeout(f"the time for repeating the transaction is over: {error}", {"errorLabels": labels})
-        late.__cause__ = error
-        if self.time_limit is None:
-            return late
-        return self.time_limit.outcome(late, late, self._clock.seconds(), out_of_time=True)
 
 
 def _ignore_error(failure: Failure) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from tests.unit.test_sessions import SessionTestCase, transient, unknown
+from tests.unit.sessions.case import SessionTestCase, transient, unknown
 from txmongo.errors import NetworkTimeout, PyMongoError
 from txmongo.sessions import ClientSession
 

@@ -500,7 +500,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             client has ``auto_encryption_opts``.
         """
         if self._encryption is not None:
-            raise InvalidOperation("a client's bulk write cannot be encrypted automatically")
+            raise InvalidOperation(
+                "ConnectionPool.bulk_write does not currently support automatic encryption; Collection.bulk_write does"
+            )
         executor = self._executor
         session = executor.sessions.bound(session)
         concern = bulk_write_concern(write_concern, self.write_concern, session, ordered, verbose_results)

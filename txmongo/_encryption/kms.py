@@ -30,8 +30,20 @@ __all__ = ["KMSRequests", "kms_tls_settings"]
 _PORT = 443
 _KMIP_PORT = 5696
 
-#: The TLS options that make sense here, by their lower-case names; those that are for tests only are left out.
-_TLS_OPTIONS = frozenset({"tls", "tlscafile", "tlscertificatekeyfile", "tlscertificatekeyfilepassword", "tlscrlfile"})
+#: The TLS options that make sense here, by their lower-case names, and those that are for tests only.
+_TLS_OPTIONS = frozenset(
+    {
+        "tls",
+        "tlscafile",
+        "tlscertificatekeyfile",
+        "tlscertificatekeyfilepassword",
+        "tlscrlfile",
+        "tlsdisableocspendpointcheck",
+    }
+)
+_INSECURE = frozenset(
+    {"tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "tlsdisablecertificaterevocationcheck"}
+)
 
 
 def kms_tls_settings(kms_tls_options: Any) -> dict[str, TLSSettings]:
@@ -49,14 +61,23 @@ def kms_tls_settings(kms_tls_options: Any) -> dict[str, TLSSettings]:
     for provider, options in kms_tls_options.items():
         if not isinstance(options, Mapping):
             raise TypeError(f"kms_tls_options[{provider!r}] must be a mapping, not {type(options).__name__}")
-        for option in options:
-            if str(option).lower() not in _TLS_OPTIONS:
-                raise ConfigurationError(f"kms_tls_options[{provider!r}]: {option} cannot be given")
-        tls = parse_settings(**{"tls": True, **options}).tls
-        if tls is None:
-            raise ConfigurationError(f"kms_tls_options[{provider!r}]: a key management service is asked over TLS only")
-        settings[provider] = tls
+        settings[provider] = _tls_settings(f"kms_tls_options[{provider!r}]", options)
     return settings
+
+
+def _tls_settings(where: str, options: Mapping[str, Any]) -> TLSSettings:
+    """How to encrypt the connections to one provider; where its options stand is for errors."""
+    for option, value in options.items():
+        name = str(option).lower()
+        if name in _INSECURE:
+            raise ConfigurationError(f"{where}: Insecure TLS options prohibited: {option}")
+        if name not in _TLS_OPTIONS:
+            raise ConfigurationError(f"{where}: {option} cannot be given")
+        if name == "tls" and value in (False, "false"):
+            raise ConfigurationError(f"{where}: TLS is required: a key management service is asked in no other way")
+    tls = parse_settings(**{"tls": True, **options}).tls
+    assert tls is not None
+    return tls
 
 
 class KMSRequests:

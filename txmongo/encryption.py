@@ -24,9 +24,10 @@ from pymongo.results import DeleteResult
 from twisted.internet.defer import CancelledError, Deferred
 
 from txmongo._encryption.callbacks import Callbacks
+from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
-from txmongo._encryption.library import crypt_options, made_by_library
+from txmongo._encryption.library import crypt_options
 from txmongo._encryption.running import Running
 from txmongo._ops.arguments import check_mapping
 from txmongo.errors import ConfigurationError, EncryptedCollectionError
@@ -97,9 +98,8 @@ class ClientEncryption(Generic[DocumentType]):
         self._key_vault = key_vault_of(key_vault_client, key_vault_namespace)
         reactor, timeout = key_vault_client._reactor, key_vault_client.options.connect_timeout
         self._kms = KMSRequests(reactor, kms_tls_settings(kms_tls_options), timeout)
-        callbacks = Callbacks(self._key_vault, self._kms)
         options = crypt_options(kms_providers, key_expiration_ms=key_expiration_ms)
-        self._crypt = made_by_library("asynchronous.explicit_encrypter", "AsyncExplicitEncrypter", callbacks, options)
+        self._crypt = Crypt(options, Callbacks(self._key_vault, self._kms))
         self._running = Running("ClientEncryption")
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class ClientEncryption(Generic[DocumentType]):
         _check_type("kms_provider", kms_provider, str)
         if master_key is not None:
             check_mapping("master_key", master_key)
-        names = None if key_alt_names is None else _names(key_alt_names)
+        names = () if key_alt_names is None else _names(key_alt_names)
         if key_material is not None:
             _check_type("key_material", key_material, bytes)
         return self._running.run(self._crypt.create_data_key(kms_provider, master_key, names, key_material))
@@ -237,7 +237,7 @@ class ClientEncryption(Generic[DocumentType]):
     async def _rewrap(
         self, filter: Mapping[str, Any], provider: str | None, master_key: Mapping[str, Any] | None
     ) -> RewrapManyDataKeyResult:
-        wrapped = await self._crypt.rewrap_many_data_key(filter, provider, master_key)
+        wrapped = await self._crypt.rewrap(filter, provider, master_key)
         if wrapped is None:
             return RewrapManyDataKeyResult()
         updates = [
@@ -290,7 +290,7 @@ class ClientEncryption(Generic[DocumentType]):
 
     async def _encrypt(self, value: Any, options: dict[str, Any]) -> Binary:
         plain = bson.encode({"v": value}, codec_options=self._codec_options)
-        encrypted = await self._crypt.encrypt(plain, **options)
+        encrypted = await self._crypt.encrypt_value(plain, **options)
         secret: Binary = RawBSONDocument(encrypted)["v"]
         return secret
 
@@ -321,7 +321,7 @@ class ClientEncryption(Generic[DocumentType]):
 
     async def _encrypt_expression(self, expression: Mapping[str, Any], options: dict[str, Any]) -> RawBSONDocument:
         plain = bson.encode({"v": expression}, codec_options=self._codec_options)
-        encrypted = await self._crypt.encrypt(plain, is_expression=True, **options)
+        encrypted = await self._crypt.encrypt_value(plain, is_expression=True, **options)
         condition: RawBSONDocument = bson.decode(encrypted, RAW)["v"]
         return condition
 
@@ -338,7 +338,7 @@ class ClientEncryption(Generic[DocumentType]):
         return self._running.run(self._decrypt(value))
 
     async def _decrypt(self, value: Binary) -> Any:
-        decrypted = await self._crypt.decrypt(bson.encode({"v": value}))
+        decrypted = await self._crypt.decrypt_value(bson.encode({"v": value}))
         return bson.decode(decrypted, self._codec_options)["v"]
 
     # --- collections ---

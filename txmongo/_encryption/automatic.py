@@ -15,9 +15,10 @@ from bson.raw_bson import RawBSONDocument
 from twisted.internet.defer import Deferred
 
 from txmongo._encryption.callbacks import Callbacks
+from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
-from txmongo._encryption.library import crypt_options, encoded_map, made_by_library
+from txmongo._encryption.library import crypt_options, encoded_map
 from txmongo._encryption.running import Running
 from txmongo._pymongo import auto_encryption_options
 from txmongo._settings import parse_settings
@@ -66,9 +67,9 @@ class AutomaticEncryption:
         internal = self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
         key_vault = key_vault_of(given["key_vault_client"] or internal, given["key_vault_namespace"])
         self._callbacks = AutomaticCallbacks(key_vault, self._kms, internal)
-        self._crypt = made_by_library("asynchronous.auto_encrypter", "AsyncAutoEncrypter", self._callbacks, options)
+        self._crypt = Crypt(options, self._callbacks)
         analyses = self.encrypts and not given["bypass_query_analysis"]
-        if analyses and self._crypt.mongocrypt.crypt_shared_lib_version is None:
+        if analyses and not self._crypt.has_shared_library:
             uri = given["mongocryptd_uri"]
             times = {} if _chooses_a_server_in_time(uri) else {"serverSelectionTimeoutMS": _MONGOCRYPTD_TIMEOUT}
             self._callbacks.mongocryptd = self._own(other_client(uri, **times))
@@ -95,14 +96,14 @@ class AutomaticEncryption:
         :returns: a Deferred that fires with what is to be sent in its place. It fails with
             :class:`~txmongo.errors.EncryptionError`, or :class:`~txmongo.errors.InvalidOperation` if this is closed.
         """
-        return self._running.run(self._crypt.encrypt(database, command))
+        return self._running.run(self._crypt.encrypt_command(database, command))
 
     def decrypt(self, reply: bytes) -> Deferred[bytes]:
         """Decrypt a reply.
 
         :returns: a Deferred that fires with what it means, and fails as that of :meth:`encrypt`.
         """
-        return self._running.run(self._crypt.decrypt(reply))
+        return self._running.run(self._crypt.decrypt_reply(reply))
 
     def close(self) -> Deferred[None]:
         """End all of it; what is in progress fails.
@@ -114,7 +115,7 @@ class AutomaticEncryption:
 
     async def _close(self) -> None:
         await self._running.close()
-        self._crypt.mongocrypt.close()
+        self._crypt.close()
         for client in self._own_clients:
             await client.disconnect()
         await self._kms.drained()

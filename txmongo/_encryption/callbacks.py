@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -17,7 +17,7 @@ __all__ = ["Callbacks"]
 
 
 class Callbacks:
-    """The part of pymongocrypt's ``AsyncMongoCryptCallback`` that explicit encryption needs.
+    """What explicit encryption needs.
 
     :param key_vault: the collection with the data keys.
     :param kms: asks key management services.
@@ -31,11 +31,9 @@ class Callbacks:
         """Have a key management service answer."""
         await self._kms.complete(kms_context)
 
-    async def fetch_keys(self, filter: bytes) -> AsyncIterator[bytes]:
+    async def data_keys(self, filter: bytes) -> list[bytes]:
         """The data keys that match, in BSON."""
-        # All at once: nothing is left open if libmongocrypt refuses one.
-        for key in await self._key_vault.find(RawBSONDocument(filter)).to_list():
-            yield bytes(key.raw)
+        return [bytes(key.raw) for key in await self._key_vault.find(RawBSONDocument(filter)).to_list()]
 
     async def insert_data_key(self, data_key: bytes) -> Any:
         """Put a new data key into the key vault; what its ``_id`` is."""
@@ -46,6 +44,3 @@ class Callbacks:
     def bson_encode(self, doc: Mapping[str, Any]) -> bytes:
         """A document in BSON."""
         return bson.encode(doc)
-
-    async def close(self) -> None:
-        """Nothing: who made the client and the requests ends them."""

@@ -1,8 +1,7 @@
 """libmongocrypt, by way of the ``pymongocrypt`` package, which is imported when a first object needs it.
 
 Client-side encryption specification, "libmongocrypt": that library decides, encrypts and decrypts; whatever has to be
-fetched for it, the driver fetches. Its coroutines await nothing but what :mod:`txmongo._encryption.callbacks` gives
-them, so that Deferreds can drive them.
+fetched for it, the driver fetches: :mod:`txmongo._encryption.crypt`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import bson
 from txmongo._wire.optional import first_importable
 from txmongo.errors import ConfigurationError
 
-__all__ = ["check_kms_providers", "crypt_options", "encoded_map", "made_by_library", "part_of_library"]
+__all__ = ["check_kms_providers", "crypt_options", "encoded_map", "library_object", "part_of_library"]
 
 #: Providers whose credentials PyMongo can look for itself when they are given as ``{}``.
 _ON_DEMAND = frozenset({"aws", "azure", "gcp"})
@@ -58,15 +57,17 @@ def crypt_options(kms_providers: Any, **options: Any) -> Any:
     return part_of_library("mongocrypt").MongoCryptOptions(check_kms_providers(kms_providers), **options)
 
 
-def made_by_library(module: str, name: str, callbacks: Any, options: Any) -> Any:
-    """An object of pymongocrypt that does its work through callbacks.
+def library_object(options: Any, callbacks: Any) -> Any:
+    """An object of libmongocrypt.
+
+    :param callbacks: encode documents for it.
 
     :raises ConfigurationError: libmongocrypt does not take the options.
     """
     part_of_library("asynchronous.state_machine").AsyncMongoCryptCallback.register(type(callbacks))
     refusal: type[Exception] = part_of_library("errors").MongoCryptError
     try:
-        return getattr(part_of_library(module), name)(callbacks, options)
+        return part_of_library("mongocrypt").MongoCrypt(options, callbacks)
     except refusal as error:
         raise ConfigurationError(f"libmongocrypt refuses the options: {error}") from None
 

@@ -545,6 +545,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         copy._comment = self._comment
         copy._limit = self._limit
         copy._batch_size = self._batch_size
+        copy._prefetch = self._prefetch
         copy._max_await_time_ms = self._max_await_time_ms
         copy._times = None if self._times is None else self._times.copy()
         copy._verbosity = self._verbosity

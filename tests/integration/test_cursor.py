@@ -50,6 +50,17 @@ class ListTests(CursorCase):
             found = await self.things.find(sort=[("_id", 1)], **options)
             self.assertEqual([each["_id"] for each in found], expected[: options.get("limit")])
 
+    async def test_prefetch(self) -> None:
+        """Fetched ahead they are as complete and in order, and a cursor that is closed early is gone."""
+        before = await self.open_cursors()
+        found = [each["_id"] async for each in self.things.find(sort=[("_id", 1)]).batch_size(7).prefetch()]
+        self.assertEqual(found, list(range(1000)))
+        cursor = self.things.aggregate([{"$sort": {"_id": 1}}], batchSize=300).prefetch()
+        batches = [await cursor.next_batch(), await cursor.next_batch()]
+        self.assertEqual([each["_id"] for batch in batches for each in batch], list(range(600)))
+        await cursor.close()
+        await self.none_left(before)
+
     async def test_one_command(self) -> None:
         """A list that fits into the first batch takes one command."""
         self.assertEqual(len(await self.things.find(limit=100)), 100)

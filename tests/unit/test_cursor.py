@@ -29,7 +29,7 @@ from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.reading import ADDRESS, Context, held_database
+from tests.unit.reading import ADDRESS, Context, held_database, session_of
 from txmongo._ops.admin import ListCollections
 from txmongo._ops.aggregate import Aggregate
 from txmongo._ops.distinct import Distinct
@@ -795,6 +795,137 @@ class BatchTests(CursorCase):
         cursor.next_batch().addCallback(lambda _: cursor.close())
         self.executor.first_batch(ONE, cursor_id=7)
         self.assertEqual(self.killed(), [[7]])
+
+
+class PrefetchTests(CursorCase):
+    """The next batch, fetched while the application works on one."""
+
+    def test_iteration(self) -> None:
+        """It is asked for when the first document of a batch is handed out, and not before."""
+
+        async def use() -> None:
+            async for document in self.things.find().prefetch():
+                self.results.append(document)
+                await self.works
+
+        self.works = Deferred[None]()
+        used = Deferred.fromCoroutine(use())
+        self.executor.first_batch(ONE, TWO, cursor_id=7)
+        self.assertEqual((self.results, self.executor.names()), ([ONE], ["find", "getMore"]))
+        self.executor.next_batch(THREE, cursor_id=7)
+        # A batch waits: no other is asked for.
+        self.assertEqual((self.results, self.executor.names()), ([ONE], ["find", "getMore"]))
+        works, self.works = self.works, Deferred()
+        works.callback(None)
+        self.assertEqual((self.results, self.executor.names()), ([ONE, TWO], ["find", "getMore"]))
+        works, self.works = self.works, Deferred()
+        works.callback(None)
+        self.assertEqual((self.results, self.executor.names()), ([ONE, TWO, THREE], ["find", "getMore", "getMore"]))
+        self.executor.next_batch()
+        self.works.callback(None)
+        self.successResultOf(used)
+        self.assertEqual(len(self.executor.commands), 3)
+
+    def test_last_document(self) -> None:
+        """What comes while the application works on the last document is not yet worked on."""
+        cursor = self.things.find().prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.assertEqual(self.successResultOf(first), ONE)
+        self.executor.next_batch(TWO, cursor_id=7)
+        self.assertEqual(self.executor.names(), ["find", "getMore"])
+        self.assertEqual(self.successResultOf(cursor.next()), TWO)
+        self.assertEqual(self.executor.names(), ["find", "getMore", "getMore"])
+        self.executor.next_batch(THREE)
+        self.assertEqual(self.successResultOf(cursor.next()), THREE)
+        self.failureResultOf(cursor.next(), StopAsyncIteration)
+
+    def test_next_batch(self) -> None:
+        """Who takes batches has one fetched ahead."""
+        cursor = self.things.find().prefetch()
+        batch = cursor.next_batch()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.assertEqual(self.successResultOf(batch), [ONE])
+        self.executor.next_batch(TWO, cursor_id=7)
+        self.assertEqual(self.executor.names(), ["find", "getMore"])
+        self.assertEqual(self.successResultOf(cursor.next_batch()), [TWO])
+        batch = cursor.next_batch()
+        self.assertEqual(self.executor.names(), ["find", "getMore", "getMore"])
+        self.executor.next_batch(THREE)
+        self.assertEqual(self.successResultOf(batch), [THREE])
+        self.assertEqual(len(self.executor.commands), 3)
+
+    def test_not(self) -> None:
+        """Nothing is fetched ahead unless that is chosen, beyond the limit, or in a session that was given."""
+        with_session = self.things.find(session=session_of(self.executor.sessions))
+        cursors = (
+            self.things.find(),
+            self.things.find().prefetch().prefetch(False),
+            self.things.find(limit=1).prefetch(),
+            with_session.prefetch(),
+            self.things.find(cursor_type=CursorType.TAILABLE).prefetch(),
+        )
+        for cursor in cursors:
+            self.executor.commands.clear()
+            self.executor.held.clear()
+            first = cursor.next()
+            self.executor.first_batch(ONE, TWO, cursor_id=7)
+            self.assertEqual(self.successResultOf(first), ONE)
+            self.assertNotIn("getMore", self.executor.names())
+
+    def test_aggregate(self) -> None:
+        """The cursor of an aggregation has it too."""
+        cursor = self.things.aggregate([]).prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.assertEqual(self.successResultOf(first), ONE)
+        self.assertEqual(self.executor.names(), ["aggregate", "getMore"])
+
+    def test_fails(self) -> None:
+        """An error is told when its batch is asked for."""
+        cursor = self.things.find().prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, TWO, cursor_id=7)
+        self.executor.fail(OperationFailure("no"))
+        self.assertEqual(self.successResultOf(first), ONE)
+        self.assertEqual(self.successResultOf(cursor.next()), TWO)
+        self.failureResultOf(cursor.next(), OperationFailure)
+
+    def test_fails_and_closed(self) -> None:
+        """An error is no matter when the cursor was closed before its batch was asked for."""
+        cursor = self.things.find().prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.executor.fail(OperationFailure("no"))
+        self.successResultOf(first)
+        self.executor.answer({"ok": 1})
+        self.successResultOf(cursor.close())
+        self.failureResultOf(cursor.next(), StopAsyncIteration)
+        del cursor
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_closed(self) -> None:
+        """Closing a cursor whose next batch is on its way kills it."""
+        cursor = self.things.find().prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.successResultOf(first)
+        cursor.close()
+        self.assertEqual(self.killed(), [[7]])
+
+    def test_clone(self) -> None:
+        """A clone has the choice too."""
+        cursor = self.things.find().prefetch().clone()
+        first = cursor.next()
+        self.executor.first_batch(ONE, cursor_id=7)
+        self.successResultOf(first)
+        self.assertEqual(self.executor.names(), ["find", "getMore"])
+
+    def test_wrong(self) -> None:
+        """What is no bool is refused."""
+        wrong: Any = 1
+        self.assertRaisesRegex(TypeError, "prefetch must be a bool, not int", self.things.find().prefetch, wrong)
 
 
 class LimitTests(CursorCase):

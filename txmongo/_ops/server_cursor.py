@@ -100,6 +100,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     _times: CursorTimes | None = None
     #: How many wait for a document whom an empty batch does not satisfy.
     _patient = 0
+    #: Whether the next batch is fetched while the application works on one, and how many documents the last one had.
+    _prefetch = False
+    _last_batch_size = 0
     #: The session of its further operations: the one that was given, or an implicit one that it keeps.
     _kept: Any = None
     #: Behind a load balancer, the connection that it keeps while the server has it.
@@ -261,14 +264,28 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             collected.extend(items)
         else:
             self._collected = collected = items
+        self._last_batch_size = len(items)
         for more_waiter in more_waiters:
             more_waiter.callback(None)
+        if self._prefetch and (batch_waiters or more_waiters):
+            self._load_ahead()
         if collected is not None and not self.called and self._state is _State.OPEN:
             if self._cursor_id and (items or not self._tailable):
                 self._load()
             else:
                 self._collected = []
                 self.callback(collected)
+
+    def _load_ahead(self) -> None:
+        """Ask for the next batch if the application works on the last one that came."""
+        if (
+            self._cursor_id
+            and self._state is _State.OPEN
+            and len(self._buffer) <= self._last_batch_size
+            and self._session is None
+            and not self._tailable
+        ):
+            self._load()
 
     def _failed(self, failure: Failure) -> None:
         self._loading = self._first = None
@@ -381,6 +398,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         :raises ValueError: it is negative.
         """
         limit = None if timeout_ms is None else self._leftovers.limit(timeout_ms)
+        if self._prefetch:
+            # Nobody asked for that batch.
+            self._failure = None
         if self._state not in (_State.CLOSED, _State.CANCELLED):
             self._give_up(_State.CLOSED, limit)
             if self._collected is not None and not self.called:
@@ -456,6 +476,22 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
 
     # --- batches ---
 
+    def prefetch(self, prefetch: bool = True) -> Self:
+        """Choose whether the next batch is fetched while the application works on one.
+
+        What it does between two batches and the way to the server and back then go on at the same time. Up to two
+        batches are in memory, and the server may have sent one for nothing when the cursor is closed early. It may be
+        chosen at any time. A cursor in a session that was given to it is left as it is, since a session does one thing
+        at a time, and so are a tailable one and the Deferred of the list, which waits for nobody.
+
+        :param prefetch: false to fetch a batch only when it is asked for, which is how a cursor begins.
+        :raises TypeError: it is not a bool.
+        """
+        if not isinstance(prefetch, bool):
+            raise TypeError(f"prefetch must be a bool, not {type(prefetch).__name__}")
+        self._prefetch = prefetch
+        return self
+
     def next_batch(
         self, *, timeout: float | None = None, deadline: float | None = None, _deadline: float | None = None
     ) -> Deferred[list[ItemT]]:
@@ -471,6 +507,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if self._buffer:
             items = list(self._buffer)
             self._buffer.clear()
+            if self._prefetch:
+                self._load_ahead()
             return succeed(items)
         if self._failure is not None:
             return fail(self._seen_failure())
@@ -522,6 +560,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         buffer = self._buffer
         while True:
             while buffer:
+                if self._prefetch:
+                    self._load_ahead()
                 yield buffer.popleft()
             if self.exhausted and self._failure is None and self._state is not _State.CANCELLED:
                 return
@@ -541,6 +581,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         if wait and self._tailable and not self._await_data:
             raise InvalidOperation("wait=True is for tailable cursors that await data (TAILABLE_AWAIT)")
         if self._buffer:
+            if self._prefetch:
+                self._load_ahead()
             return succeed(self._buffer.popleft())
         if wait and self._tailable:
             return Deferred.fromCoroutine(self._wait_for_next())

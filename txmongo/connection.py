@@ -34,6 +34,7 @@ from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
 from txmongo._deferreds import Broadcast, Deadline
 from txmongo._deployment import DeploymentView
+from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
@@ -54,7 +55,7 @@ from txmongo._ops.transactions import EndSessions
 from txmongo._ops.writes import write_options
 from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.server import Server
-from txmongo._sdam.srv import DNSResolver, SrvResolver, SystemResolver
+from txmongo._sdam.srv import DNSResolver, SrvResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.change_stream import ChangeStream, open_stream

@@ -19,7 +19,8 @@ from twisted.trial.unittest import TestCase
 from tests.conformance.cases import add_cases
 from tests.conformance.loader import Case
 from tests.conformance.polled_deployment import parse_address
-from txmongo._sdam.srv import SrvResolver, SystemResolver
+from txmongo._dns import SystemResolver
+from txmongo._sdam.srv import SrvResolver
 from txmongo._settings import ClientSettings, parse_settings
 from txmongo.errors import ConfigurationError
 

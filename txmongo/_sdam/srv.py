@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,10 +17,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.names import dns
-from twisted.names.client import Resolver
 from twisted.names.error import DNSNameError
 from twisted.python.failure import Failure
 
+from txmongo._dns import DNS_TIMEOUTS, Answers
 from txmongo._sdam.description import format_address
 from txmongo.errors import ConfigurationError
 
@@ -34,7 +33,6 @@ __all__ = [
     "SrvHosts",
     "SrvPoller",
     "SrvResolver",
-    "SystemResolver",
     "allowed_domain",
     "choose_hosts",
     "verify_hosts",
@@ -50,11 +48,6 @@ _PRIVATE_LABELS = frozenset({"corp", "example", "home", "internal", "invalid", "
 
 #: The parts of a name below which its first one is its own and the rest its domain's.
 _PARTS_WITH_SUBDOMAIN = 3
-
-#: Seconds for the first try of a DNS query and for each further one.
-_DNS_TIMEOUTS = (1, 2, 4, 8)
-
-Answers = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
 
 
 class DNSResolver(Protocol):
@@ -79,76 +72,6 @@ class SrvHosts:
 
     hosts: tuple[Address, ...]
     ttl: float
-
-
-class _LookUpReactor:
-    """The reactor as one look-up sees it; what the look-up has begun by its end is undone.
-
-    A ``twisted.names`` resolver leaves the time limits of queries running that were cancelled, and connections open
-    that it made for long answers.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._calls: list[IDelayedCall] = []
-        self._connectors: list[Any] = []
-        self.listenUDP = reactor.listenUDP
-
-    def callLater(self, *arguments: Any) -> IDelayedCall:
-        call: IDelayedCall = self._reactor.callLater(*arguments)
-        self._calls.append(call)
-        return call
-
-    def connectTCP(self, *arguments: Any) -> Any:
-        connector = self._reactor.connectTCP(*arguments)
-        self._connectors.append(connector)
-        return connector
-
-    def finish(self, result: Any) -> Any:
-        for call in self._calls:
-            if call.active():
-                call.cancel()
-        for connector in self._connectors:
-            connector.disconnect()
-        return result
-
-
-class SystemResolver:
-    """Asks the name servers of this system, and leaves nothing behind after a look-up.
-
-    :param reactor: for UDP, TCP and time.
-    :param configuration: a file in the format of resolv.conf, read at each look-up; without one the local host is
-        asked.
-    """
-
-    def __init__(self, reactor: Any, configuration: Path = Path("/etc/resolv.conf")) -> None:
-        self._reactor = reactor
-        self._configuration = configuration
-
-    def lookupService(self, name: str, timeout: Sequence[int] = _DNS_TIMEOUTS) -> Deferred[Answers]:
-        """The SRV records of a name."""
-        reactor = _LookUpReactor(self._reactor)
-        answered: Deferred[Answers] = self._resolver(reactor).lookupService(name, timeout)
-        return answered.addBoth(reactor.finish)
-
-    def lookupText(self, name: str, timeout: Sequence[int] = _DNS_TIMEOUTS) -> Deferred[Answers]:
-        """The TXT records of a name."""
-        reactor = _LookUpReactor(self._reactor)
-        answered: Deferred[Answers] = self._resolver(reactor).lookupText(name, timeout)
-        return answered.addBoth(reactor.finish)
-
-    def _resolver(self, reactor: _LookUpReactor) -> Resolver:
-        return Resolver(servers=self.name_servers(), reactor=reactor)
-
-    def name_servers(self) -> list[tuple[str, int]]:
-        """Address and port of the name servers that are asked."""
-        try:
-            lines = self._configuration.read_text("ascii", "replace").splitlines()
-        except OSError:
-            lines = []
-        words = [line.split() for line in lines]
-        servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
-        return [(server, dns.PORT) for server in servers or ["127.0.0.1"]]
 
 
 def allowed_domain(fqdn: str, suffix: str | None = None) -> str:
@@ -201,7 +124,7 @@ def choose_hosts(hosts: Sequence[Address], limit: int, random: Random) -> tuple[
 class SrvResolver:
     """Asks DNS what stands behind the name of a ``mongodb+srv`` connection string.
 
-    :param resolver: such as :class:`SystemResolver`.
+    :param resolver: such as :class:`~txmongo._dns.SystemResolver`.
     :param random: chooses where ``srvMaxHosts`` is less than there are.
     """
 
@@ -231,13 +154,13 @@ class SrvResolver:
     def look_up(self, settings: ClientSettings) -> Deferred[SrvHosts]:
         """The hosts that the SRV records name, not verified; fails with ``ConfigurationError``."""
         name = f"_{settings.srv_service_name}._tcp.{settings.fqdn}"
-        answered = self._resolver.lookupService(name, timeout=_DNS_TIMEOUTS)
+        answered = self._resolver.lookupService(name, timeout=DNS_TIMEOUTS)
         answered.addErrback(_dns_failed, name)
         return answered.addCallback(_read_services, name)
 
     def _look_up_text(self, fqdn: str) -> Deferred[str | None]:
         """The text of the TXT record, or ``None`` where there is none; fails with ``ConfigurationError``."""
-        answered = self._resolver.lookupText(fqdn, timeout=_DNS_TIMEOUTS)
+        answered = self._resolver.lookupText(fqdn, timeout=DNS_TIMEOUTS)
         answered.addErrback(_no_text, fqdn)
         return answered.addCallback(_read_text, fqdn)
 

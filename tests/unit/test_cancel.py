@@ -88,7 +88,7 @@ class WaitingTests(CancelCase):
         self.turn()
         self.ends(operation)
         self.clean()
-        self.assertEqual(self.made._topology._waiters, {})
+        self.assertEqual(len(self.made._topology._queue), 0)
 
     def test_for_a_connection(self) -> None:
         """Waiting until another operation gives its connection back."""

@@ -17,7 +17,7 @@ from bson.objectid import ObjectId
 from pymongo.server_description import ServerDescription
 from pymongo.topology_description import SRV_POLLING_TOPOLOGIES, TOPOLOGY_TYPE, TopologyDescription
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -45,6 +45,7 @@ from txmongo._sdam.events import SdamEvents
 from txmongo._sdam.monitor import ConnectMonitor, MonitorSettings, ServerMonitor
 from txmongo._sdam.selection import choose, lone_ghost, selection_timeout, suitable_servers
 from txmongo._sdam.selection_log import SelectionLog
+from txmongo._sdam.selection_queue import SelectionQueue, Waiter
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import SrvPoller, SrvResolver
 from txmongo._sdam.superseded import Probation, is_superseded, patience
@@ -66,42 +67,6 @@ _REMEMBERED = 64
 def _log_unexpected(failure: Failure) -> None:
     """A fault of the driver's own where nobody waits for the result."""
     _log.failure("Unexpected error in the topology", failure)
-
-
-class _Waiter:
-    """An operation that waits for a server."""
-
-    __slots__ = (
-        "address",
-        "again",
-        "allow_ghost",
-        "deferred",
-        "deprioritized",
-        "operation",
-        "selector",
-        "started",
-        "timer",
-    )
-
-    def __init__(
-        self,
-        selector: Any,
-        deprioritized: Collection[Address],
-        address: Address | None,
-        operation: str,
-        allow_ghost: bool,
-        again: bool,
-        started: float,
-    ) -> None:
-        self.selector = selector
-        self.deprioritized = deprioritized
-        self.address = address
-        self.operation = operation
-        self.allow_ghost = allow_ghost
-        self.again = again
-        self.started = started
-        self.timer: IDelayedCall | None = None
-        self.deferred: Deferred[Server]
 
 
 class Topology:
@@ -154,7 +119,7 @@ class Topology:
         self.description = empty_description(settings, self.id)
         #: By the identity of the selector, which the value keeps alive: what it selects in this description.
         self._remembered: dict[int, tuple[Any, Server | None, tuple[Server, ...]]] = {}
-        self._waiters: dict[_Waiter, None] = {}
+        self._queue = SelectionQueue(self._crowd, clock, find=self._find, timed_out=self._timed_out)
         #: The last one that what it said of itself made us let go: it is of another set, or of none.
         self._dismissed: ServerDescription | None = None
         #: The former primaries that have been asked whether they live.
@@ -207,7 +172,7 @@ class Topology:
         if self._discovering is not None or self._closed:
             return
         if self._srv is None:
-            self._fail_waiters(
+            self._queue.fail(
                 ConfigurationError("mongodb+srv:// cannot be used here: nothing was given to ask DNS with")
             )
             return
@@ -238,7 +203,7 @@ class Topology:
         """Without seeds there is nothing to wait for: those who wait hear why; who comes next makes us ask again."""
         self._discovering = None
         if not self._closed and failure.value is not None:
-            self._fail_waiters(failure.value)
+            self._queue.fail(failure.value)
 
     def _rescanned(self, hosts: Sequence[Address]) -> None:
         """DNS was asked again for the hosts of a sharded cluster."""
@@ -270,7 +235,7 @@ class Topology:
         if self._opened:
             self._events.topology_changed(previous, self.description)
             self._events.topology_closed()
-        self._fail_waiters(InvalidOperation("the client was closed while waiting for a server"))
+        self._queue.fail(InvalidOperation("the client was closed while waiting for a server"))
 
     # --- selecting a server ---
 
@@ -322,14 +287,14 @@ class Topology:
         """
         now = self._clock.seconds()
         limit = Deadline.after(self._clock, self._settings.server_selection_timeout).earlier(deadline)
-        waiter = _Waiter(selector, deprioritized, address, operation, allow_ghost, again, now)
+        waiter = Waiter(selector, deprioritized, address, operation, allow_ghost, again, now)
         if self._selection_log is None or address is not None:
             return self._find_or_wait(waiter, limit)
         remaining = limit.remaining(now) or 0.0
         find = partial(self._find_or_wait, waiter, limit)
         return self._selection_log.follow(find, selector, operation, operation_id, remaining)
 
-    def _find_or_wait(self, waiter: _Waiter, limit: Deadline) -> Deferred[Server]:
+    def _find_or_wait(self, waiter: Waiter, limit: Deadline) -> Deferred[Server]:
         if self._closed:
             return fail(InvalidOperation("the client is closed"))
         try:
@@ -340,15 +305,10 @@ class Topology:
             return succeed(server)
         if self._crowd.full and not waiter.again:
             return fail(WaitQueueFullError(self._crowd.limit))
-        remaining = limit.remaining(waiter.started)
-        waiter.deferred = Deferred(partial(self._cancelled, waiter))
-        self._waiters[waiter] = None
-        self._crowd.waiting += not waiter.again
-        if remaining is not None:
-            waiter.timer = self._clock.callLater(remaining, self._give_up, waiter)
+        waiting = self._queue.wait(waiter, limit)
         self.open()
         self.request_check()
-        return waiter.deferred
+        return waiting
 
     def _select(self, selector: Any, deprioritized: Collection[Address]) -> Server | None:
         """Select by the rules, and remember the outcome as long as the description stays as it is."""
@@ -364,7 +324,7 @@ class Topology:
             self._remembered[id(selector)] = (selector, only, servers)
         return choose(servers, self._random)
 
-    def _find(self, waiter: _Waiter) -> Server | None:
+    def _find(self, waiter: Waiter) -> Server | None:
         """The server for one who waits, if there is one by now."""
         if waiter.address is not None:
             server = self.servers.get(waiter.address)
@@ -388,49 +348,16 @@ class Topology:
 
     def _wake(self) -> None:
         """Give a server to each one who waits and for whom there is one now; have the others' servers checked again."""
-        for waiter in list(self._waiters):
-            if waiter not in self._waiters:
-                continue
-            try:
-                server = self._find(waiter)
-            except Exception:
-                self._forget(waiter)
-                waiter.deferred.errback(Failure())
-                continue
-            if server is not None:
-                self._forget(waiter)
-                waiter.deferred.callback(server)
-        if self._waiters:
+        self._queue.serve()
+        if self._queue:
             self.request_check()
 
-    def _fail_waiters(self, error: BaseException) -> None:
-        """Tell everyone who waits that there will be no server."""
-        for waiter in list(self._waiters):
-            if self._forget(waiter):
-                waiter.deferred.errback(Failure(error))
-
-    def _give_up(self, waiter: _Waiter) -> None:
-        waiter.timer = None
-        self._forget(waiter)
+    def _timed_out(self, waiter: Waiter) -> Exception:
+        """The error for an operation that found no server in time."""
         waited = self._clock.seconds() - waiter.started
-        error = selection_timeout(
+        return selection_timeout(
             self.description, waiter.selector, waiter.operation, waited, waiter.address, dismissed=self._dismissed
         )
-        waiter.deferred.errback(error)
-
-    def _cancelled(self, waiter: _Waiter, _deferred: Deferred[Server]) -> None:
-        self._forget(waiter)
-
-    def _forget(self, waiter: _Waiter) -> bool:
-        """Take one who waits off the list; returns false if somebody did already."""
-        if waiter not in self._waiters:
-            return False
-        del self._waiters[waiter]
-        self._crowd.waiting -= not waiter.again
-        timer, waiter.timer = waiter.timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        return True
 
     # --- news ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 from bson.objectid import ObjectId
 from pymongo import monitoring
 from pymongo.read_preferences import Nearest, ReadPreference, SecondaryPreferred
@@ -440,16 +439,6 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual([len(deployment.connections.protocols[each][0].sent) for each in (A, B)], [0, 1])
         deployment.close()
 
-    def test_no_time_limit(self) -> None:
-        """Without serverSelectionTimeoutMS one waits for ever."""
-        deployment = Deployment()
-        deployment.topology._settings = attrs.evolve(deployment.settings, server_selection_timeout=None)
-        waiting = deployment.topology.select_server(PRIMARY)
-        deployment.clock.advance(100)
-        self.assertNoResult(waiting)
-        deployment.close()
-        self.failureResultOf(waiting, InvalidOperation)
-
 
 class LoadBalancerTests(SynchronousTestCase):
     """Behind a load balancer."""
@@ -722,16 +711,6 @@ class SelectTests(SynchronousTestCase):
         deployment.clock.advance(0.5)
         deployment.connections.open(A, standalone())
         self.successResultOf(second)
-        deployment.close()
-
-    def test_waiter_cancels_another(self) -> None:
-        """One who is served may end the wait of another one who would be next."""
-        deployment = Deployment(**POLL)
-        first = deployment.topology.select_server(PRIMARY)
-        second = deployment.topology.select_server(PRIMARY)
-        first.addCallback(lambda _: second.cancel())
-        deployment.connections.open(A, standalone())
-        self.failureResultOf(second, CancelledError)
         deployment.close()
 
     def test_closed_by_waiter(self) -> None:

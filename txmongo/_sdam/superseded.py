@@ -3,12 +3,14 @@
 A member that steps down in an orderly way answers, and what is in flight on its connections is answered too. One that
 was frozen, or cut off from the network, leaves everything that was sent to it without an answer until the network gives
 up, which may take minutes; yet a newer primary is there to take the operations. So the former primary is asked at once,
-on a new connection, and gets little time to answer. What follows from its silence is the topology's to do.
+on a new connection, and gets little time to answer; if it does not, what is in flight there fails. Which primary is to
+be asked is the topology's to find (:mod:`txmongo._sdam.topology`), by the rule that is here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -17,16 +19,18 @@ from twisted.python.failure import Failure
 
 from txmongo._deferreds import Broadcast
 from txmongo._pymongo import SERVER_TYPE
-from txmongo.errors import AutoReconnect
+from txmongo._sdam.description import format_address
+from txmongo.errors import AutoReconnect, NetworkTimeout
 
 if TYPE_CHECKING:
     from pymongo.server_description import ServerDescription
 
     from txmongo._sdam.monitor import ConnectMonitor
+    from txmongo._sdam.server import Server
     from txmongo.protocol import MongoProtocol
     from txmongo.types import Address
 
-__all__ = ["Probation", "is_superseded", "patience"]
+__all__ = ["Probation", "Probations", "is_superseded", "patience"]
 
 #: A connection takes two to four round trips until hello is answered over it.
 _ROUND_TRIPS = 5
@@ -119,3 +123,44 @@ class Probation:
     def _judge(self) -> None:
         self._end()
         self._on_silence()
+
+
+class Probations:
+    """The former primaries of one topology that have been asked whether they live; each may be asked once at a time.
+
+    :param connect: opens a connection for monitoring, whose hello is the answer.
+    :param closing: given, when a question is taken back, the Deferred that fires when nothing of it is left.
+    """
+
+    def __init__(
+        self, *, clock: IReactorTime, connect: ConnectMonitor, closing: Callable[[Deferred[None]], None]
+    ) -> None:
+        self._clock = clock
+        self._connect = connect
+        self._closing = closing
+        self._asked: dict[Address, Probation] = {}
+
+    def begin(self, server: Server) -> None:
+        """Ask a former primary, anew if it is being asked."""
+        self.end(server.address)
+        self._asked[server.address] = Probation(
+            server.address,
+            patience(server.pool.rtt),
+            clock=self._clock,
+            connect=self._connect,
+            on_silence=partial(self._let_go, server),
+        )
+
+    def end(self, address: Address) -> None:
+        """Take the question back, if one was asked: the server has shown that it lives, or is not needed any more."""
+        probation = self._asked.pop(address, None)
+        if probation is not None:
+            self._closing(probation.stop())
+
+    def _let_go(self, server: Server) -> None:
+        """A former primary does not answer: what is in flight there fails, and is tried again where it may be."""
+        self._asked.pop(server.address, None)
+        error = NetworkTimeout(
+            f"{format_address(server.address)} did not answer hello after another member had become primary"
+        )
+        server.pool.clear(error, interrupt_in_use=True)

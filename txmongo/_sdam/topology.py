@@ -48,7 +48,7 @@ from txmongo._sdam.selection_log import SelectionLog
 from txmongo._sdam.selection_queue import SelectionQueue, Waiter
 from txmongo._sdam.server import Server
 from txmongo._sdam.srv import SrvPoller, SrvResolver
-from txmongo._sdam.superseded import Probation, is_superseded, patience
+from txmongo._sdam.superseded import Probations, is_superseded
 from txmongo.errors import ConfigurationError, InvalidOperation, NetworkTimeout
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class Topology:
         self._queue = SelectionQueue(self._crowd, clock, find=self._find, timed_out=self._timed_out)
         #: The last one that what it said of itself made us let go: it is of another set, or of none.
         self._dismissed: ServerDescription | None = None
-        #: The former primaries that have been asked whether they live.
-        self._probations: dict[Address, Probation] = {}
+        self._probations = Probations(clock=clock, connect=connect_monitor, closing=self._follow_closing)
         #: How many pools and monitors are still closing, and who waits for the last of them.
         self._closing = 0
         self._all_closed = Broadcast()
@@ -463,8 +462,8 @@ class Topology:
             if address in self.servers:
                 self.servers[address].description = description
                 self._ready_pool(self.servers[address])
-            if description.is_server_type_known and address in self._probations:
-                self._end_probation(address)
+            if description.is_server_type_known:
+                self._probations.end(address)
         for address, description in after.items():
             if address in before and not same_server(before[address], description):
                 self._events.server_changed(before[address], description)
@@ -500,34 +499,9 @@ class Topology:
             was_primary = address in before and before[address].server_type == SERVER_TYPE.RSPrimary
             if was_primary and address != source and not description.is_server_type_known:
                 self.request_check(address)
-                if is_superseded(before[address], description, newer):
-                    self._put_on_probation(self.servers.get(address))
-
-    def _put_on_probation(self, server: Server | None) -> None:
-        """Ask a former primary whether it lives, unless a listener has ended it meanwhile."""
-        if server is None:
-            return
-        self._end_probation(server.address)
-        self._probations[server.address] = Probation(
-            server.address,
-            patience(server.pool.rtt),
-            clock=self._clock,
-            connect=self._connect_monitor,
-            on_silence=partial(self._let_go, server),
-        )
-
-    def _end_probation(self, address: Address) -> None:
-        probation = self._probations.pop(address, None)
-        if probation is not None:
-            self._follow_closing(probation.stop())
-
-    def _let_go(self, server: Server) -> None:
-        """A former primary does not answer: what is in flight there fails, and is tried again where it may be."""
-        self._probations.pop(server.address, None)
-        error = NetworkTimeout(
-            f"{format_address(server.address)} did not answer hello after another member had become primary"
-        )
-        server.pool.clear(error, interrupt_in_use=True)
+                # A listener may have closed the topology meanwhile.
+                if address in self.servers and is_superseded(before[address], description, newer):
+                    self._probations.begin(self.servers[address])
 
     # --- servers come and go ---
 
@@ -571,7 +545,7 @@ class Topology:
             _log.warn("The last server of the topology was removed: none of its addresses fits the deployment")
 
     def _close_server(self, server: Server) -> None:
-        self._end_probation(server.address)
+        self._probations.end(server.address)
         if server.monitor is not None:
             self._follow_closing(server.monitor.stop())
         self._follow_closing(server.pool.close())

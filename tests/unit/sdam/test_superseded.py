@@ -6,11 +6,14 @@ from typing import Any
 
 from bson.objectid import ObjectId
 from pymongo.server_description import ServerDescription
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.sdam.fakes import A, B, Deployment, primary, secondary, topology_version
+from tests.unit.sdam.fakes import A, B, Connections, Deployment, FakePool, primary, secondary, topology_version
 from txmongo._sdam.description import parse_hello
-from txmongo._sdam.superseded import is_superseded, patience
+from txmongo._sdam.server import Server
+from txmongo._sdam.superseded import Probations, is_superseded, patience
 from txmongo.errors import AutoReconnect
 
 POLL = {"serverMonitoringMode": "poll"}
@@ -46,6 +49,65 @@ class DecisionTests(SynchronousTestCase):
         ]
         for each in others:
             self.assertFalse(is_superseded(*each), each)
+
+
+class ProbationsTests(SynchronousTestCase):
+    """Those that are being asked."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.connections = Connections(self.clock)
+        self.closing: list[Deferred[None]] = []
+        self.journal: list[tuple[Any, ...]] = []
+        self.probations = Probations(clock=self.clock, connect=self.connections.connect, closing=self.closing.append)
+
+    def server(self, address: Any = A) -> Server:
+        pool: Any = FakePool(address, self.journal)
+        return Server(address, ServerDescription(address), pool, None)
+
+    def test_silent(self) -> None:
+        """What is in flight on one that does not answer fails; afterwards there is nothing to take back."""
+        self.probations.begin(self.server())
+        self.clock.advance(0.5)
+        self.clock.advance(0)
+        self.assertEqual(self.journal, [INTERRUPTED])
+        self.probations.end(A)
+        self.assertEqual(self.closing, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_each(self) -> None:
+        """Each has its own time; that the question to one is taken back means nothing for another."""
+        self.probations.begin(self.server())
+        self.clock.advance(0.3)
+        self.probations.begin(self.server(B))
+        self.probations.end(B)
+        self.clock.advance(0.2)
+        self.clock.advance(0)
+        self.assertEqual(self.journal, [INTERRUPTED])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_again(self) -> None:
+        """One that is being asked when it is to be asked anew has the whole time once more, on one connection."""
+        self.probations.begin(self.server())
+        self.clock.advance(0.4)
+        self.probations.begin(self.server())
+        self.successResultOf(self.closing.pop())
+        self.assertEqual(self.connections.waiting(A), 1)
+        self.clock.advance(0.4)
+        self.clock.advance(0)
+        self.assertEqual(self.journal, [])
+        self.probations.end(A)
+        self.successResultOf(self.closing.pop())
+        self.assertEqual((self.connections.waiting(A), self.clock.getDelayedCalls()), (0, []))
+
+    def test_closing(self) -> None:
+        """Whoever waits for the end of everything waits for the socket over which an answer came too."""
+        self.probations.begin(self.server())
+        self.connections.open(A, secondary("a:27017", "b:27017"))
+        self.probations.end(A)
+        self.assertNoResult(self.closing[0])
+        self.clock.advance(0)
+        self.successResultOf(self.closing[0])
 
 
 class ProbationTests(SynchronousTestCase):

@@ -38,7 +38,7 @@ from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
 from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
-from txmongo._ops.arguments import check_boolean, check_optional_mapping
+from txmongo._ops.arguments import check_boolean, check_database_name, check_optional_mapping
 from txmongo._ops.base import Execute, write_concern_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_bulk_write import ClientBulkOptions
@@ -60,7 +60,7 @@ from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor
-from txmongo.database import Database, check_database_name
+from txmongo.database import Database
 from txmongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions

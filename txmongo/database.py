@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 
 from txmongo._encryption.queryable import created, dropped
 from txmongo._ops.admin import CollMod, Create, CreateEncrypted, Drop, ListCollections
-from txmongo._ops.arguments import check_mapping, with_comment
+from txmongo._ops.arguments import check_database_name, check_mapping, with_comment
 from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
@@ -33,7 +33,7 @@ from txmongo._scope import Scope, option
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
-from txmongo.errors import CollectionExists, CollectionInvalid, InvalidName
+from txmongo.errors import CollectionExists, CollectionInvalid
 from txmongo.types import DocumentType
 
 if TYPE_CHECKING:
@@ -44,24 +44,6 @@ __all__ = ["Database"]
 
 #: What a server before 7.0 answers when a collection that is not there is dropped.
 _NOT_FOUND: Container[int | str] = frozenset({26, "ns not found"})
-
-_FORBIDDEN_IN_NAMES = ' .$/\\\0"'
-
-
-def check_database_name(name: Any, argument: str = "name") -> None:
-    """Refuse what no database can be called.
-
-    :raises TypeError: it is not a str.
-    :raises InvalidName: it is empty or has a character that the server does not allow.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"{argument} must be a str, not {type(name).__name__}")
-    if not name:
-        raise InvalidName(f"{argument}: a database's name cannot be empty")
-    if name != "$external":
-        for character in _FORBIDDEN_IN_NAMES:
-            if character in name:
-                raise InvalidName(f"{argument}: a database's name cannot contain {character!r}: {name!r}")
 
 
 class Database(Scope[DocumentType]):

@@ -19,7 +19,7 @@ from tests.unit.reading import held_database, session_of
 from txmongo._ops.transaction_state import Settled
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
-from txmongo.database import Database, check_database_name
+from txmongo.database import Database
 from txmongo.errors import (
     AutoReconnect,
     CollectionInvalid,
@@ -64,8 +64,6 @@ class IdentityTests(DatabaseCase):
         wrong: list[Any] = [None, 5, b"a"]
         for value in wrong:
             self.assertRaises(TypeError, Database, client, value)
-        check_database_name("$external")
-        check_database_name("ünï-code_1")
 
     def test_collections(self) -> None:
         """Attributes, items and, as in TxMongo, calls are collections."""

@@ -22,6 +22,7 @@ __all__ = [
     "check_array_filters",
     "check_boolean",
     "check_collection_name",
+    "check_database_name",
     "check_document",
     "check_mapping",
     "check_optional_mapping",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _ASCENDING = 1
+_FORBIDDEN_IN_DATABASE_NAMES = ' .$/\\\0"'
 
 
 def check_collection_name(name: Any, argument: str = "name") -> None:
@@ -56,6 +58,22 @@ def check_collection_name(name: Any, argument: str = "name") -> None:
         raise InvalidName(f"{argument}: a collection's name must not start or end with '.': {name!r}")
     if "\0" in name:
         raise InvalidName(f"{argument}: a collection's name must not contain the null character")
+
+
+def check_database_name(name: Any, argument: str = "name") -> None:
+    """Refuse what no database can be called.
+
+    :raises TypeError: it is not a str.
+    :raises InvalidName: it is empty or has a character that the server does not allow.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be a str, not {type(name).__name__}")
+    if not name:
+        raise InvalidName(f"{argument}: a database's name cannot be empty")
+    if name != "$external":
+        for character in _FORBIDDEN_IN_DATABASE_NAMES:
+            if character in name:
+                raise InvalidName(f"{argument}: a database's name cannot contain {character!r}: {name!r}")
 
 
 def check_mapping(name: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from bson.son import SON
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._ops import arguments
+from txmongo.errors import InvalidName
 
 
 class CheckTests(SynchronousTestCase):
@@ -27,6 +28,17 @@ class CheckTests(SynchronousTestCase):
         for value in wrong:
             error = self.assertRaises(TypeError, arguments.check_mapping, "filter", value)
             self.assertTrue(str(error).startswith("filter must be a mapping"))
+
+    def test_database_name(self) -> None:
+        """A name that a database can have passes, that of users from elsewhere among them; others do not."""
+        for name in ("$external", "ünï-code_1"):
+            arguments.check_database_name(name)
+        for name in ("", "a b", "a.b", "a$b", "a/b", "a\\b", 'a"b', "a\0b"):
+            error = self.assertRaises(InvalidName, arguments.check_database_name, name, "the_name")
+            self.assertIn("the_name", str(error))
+        wrong: list[Any] = [None, 5, b"a"]
+        for value in wrong:
+            self.assertRaises(TypeError, arguments.check_database_name, value)
 
     def test_optional_mapping(self) -> None:
         """None passes where the option may be left out."""

@@ -1,13 +1,14 @@
 """Database: commands, and the collections of one database.
 
 A method checks its arguments, makes an operation (:mod:`txmongo._ops`) and has the client's executor run it. Names,
-arguments and defaults are those of PyMongo's ``AsyncDatabase``, and TxMongo's where they differ in kind. Kept: the
-specifications "Run command", "Enumerating collections" and, for :meth:`Database.aggregate`, CRUD.
+arguments and defaults are those of PyMongo's ``AsyncDatabase``, and TxMongo's where they differ in kind. What creating
+and dropping a collection take beside the command is :mod:`txmongo._create_drop`'s. Kept: the specifications "Run
+command", "Enumerating collections" and, for :meth:`Database.aggregate`, CRUD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
@@ -18,10 +19,9 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred
 
-from txmongo._encryption.queryable import created, dropped
-from txmongo._ops.admin import CollMod, Create, CreateEncrypted, Drop, ListCollections
+from txmongo._create_drop import create, creation, drop
+from txmongo._ops.admin import CollMod, Drop, ListCollections
 from txmongo._ops.arguments import check_database_name, check_mapping, with_comment
-from txmongo._ops.base import REPLY_CODEC_OPTIONS, Execute, collation_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import cursor_times
@@ -33,7 +33,7 @@ from txmongo._scope import Scope, option
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
-from txmongo.errors import CollectionExists, CollectionInvalid
+from txmongo.errors import CollectionInvalid
 from txmongo.types import DocumentType
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from txmongo.types import Pipeline
 
 __all__ = ["Database"]
-
-#: What a server before 7.0 answers when a collection that is not there is dropped.
-_NOT_FOUND: Container[int | str] = frozenset({26, "ns not found"})
 
 
 class Database(Scope[DocumentType]):
@@ -424,38 +421,16 @@ class Database(Scope[DocumentType]):
             read_preference, write_concern = None, read_preference
         collection = self.get_collection(name, codec_options, read_preference, write_concern, read_concern)
         execute = self._begin(take_timing(kwargs), session)
-        fields = {**(options or {}), **kwargs}
-        if fields.get("collation") is not None:
-            fields["collation"] = collation_document(fields["collation"])
-        encrypted_fields = fields.get("encryptedFields")
-        if encrypted_fields is not None:
-            check_mapping("encryptedFields", encrypted_fields)
-        elif self._client._encryption is not None:
-            encrypted_fields = self._client._encryption.encrypted_fields(collection.full_name)
-            fields["encryptedFields"] = encrypted_fields
-        operation = (Create if encrypted_fields is None else CreateEncrypted)(
+        operation = creation(
             self._name,
             name,
-            {field: value for field, value in fields.items() if value is not None},
+            {**(options or {}), **kwargs},
+            self._client._encryption,
             codec_options=collection.codec_options,
             write_concern=collection.write_concern,
             session=session,
         )
-
-        def create(names: Sequence[str] = ()) -> Deferred[Any]:
-            if names:
-                raise CollectionExists(f"collection {name} already exists", 48)
-            if isinstance(operation, CreateEncrypted):
-                return Deferred.fromCoroutine(created(execute, operation))
-            return execute(operation)
-
-        if not check_exists or (session is not None and session.transaction.active):
-            # Servers list no collections in a transaction.
-            return create().addCallback(lambda _reply: collection)
-
-        listing = ListCollections(self._name, {"filter": {"name": name}, "nameOnly": True}, session=session)
-        found = execute(listing).addCallback(lambda batch: batch.documents)
-        return found.addCallback(create).addCallback(lambda _reply: collection)
+        return create(execute, operation, check_exists=bool(check_exists)).addCallback(lambda _reply: collection)
 
     def modify_collection(
         self,
@@ -516,36 +491,7 @@ class Database(Scope[DocumentType]):
         fields = None if comment is None else {"comment": comment}
         name = self._collection_name(name_or_collection)
         operation = Drop(self._name, name, fields, write_concern=self._write_concern, session=session)
-        execute = self._begin(timing, session)
-
-        def drop(operation: Drop) -> Deferred[Mapping[str, Any]]:
-            return execute(operation).addErrback(allow_errors, REPLY_CODEC_OPTIONS, _NOT_FOUND)
-
-        if encrypted_fields is not None:
-            check_mapping("encrypted_fields", encrypted_fields)
-            return Deferred.fromCoroutine(dropped(drop, operation, encrypted_fields))
-        encryption = self._client._encryption
-        if encryption is None or not encryption.knows_encrypted_fields:
-            return drop(operation)
-        mapped = encryption.encrypted_fields(f"{self._name}.{name}")
-        return Deferred.fromCoroutine(self._drop_encrypted(execute, drop, operation, mapped))
-
-    async def _drop_encrypted(
-        self,
-        execute: Execute[Any],
-        drop: Callable[[Drop], Deferred[Mapping[str, Any]]],
-        operation: Drop,
-        encrypted_fields: Mapping[str, Any] | None,
-    ) -> Mapping[str, Any]:
-        """Drop a collection of which only the server may know that it has encrypted fields."""
-        if encrypted_fields is None:
-            listing = ListCollections(self._name, {"filter": {"name": operation.target}}, session=operation.session)
-            for found in (await execute(listing)).documents:
-                encrypted_fields = found.get("options", {}).get("encryptedFields")
-        if encrypted_fields is None:
-            return await drop(operation)
-        reply: Mapping[str, Any] = await dropped(drop, operation, encrypted_fields)
-        return reply
+        return drop(self._begin(timing, session), operation, encrypted_fields, self._client._encryption)
 
     @staticmethod
     def _collection_name(name_or_collection: Any) -> str:

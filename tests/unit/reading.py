@@ -67,6 +67,9 @@ class HeldExecutor:
     :ivar reachable: whether the server is known to the topology.
     """
 
+    #: What it knows of itself.
+    server = SERVER
+
     def __init__(self) -> None:
         self.held: list[Held] = []
         self.commands: list[dict[str, Any]] = []
@@ -81,9 +84,9 @@ class HeldExecutor:
 
     def execute(self, operation: Operation[Any]) -> Deferred[Any]:
         """As the executor does it, but for the I/O."""
-        command = operation.build(SERVER)
+        command = operation.build(self.server)
         if self.sends:
-            operation.encode(command, SERVER)
+            operation.encode(command, self.server)
         held = Held(operation, command)
         self.held.append(held)
         self.commands.append(command)

@@ -27,7 +27,6 @@ from txmongo.errors import (
     InvalidOperation,
     NotPrimaryError,
     OperationFailure,
-    WriteConcernError,
 )
 
 MAJORITY = WriteConcern(w="majority")
@@ -291,13 +290,6 @@ class CollectionTests(DatabaseCase):
         things = self.successResultOf(created)
         self.assertEqual((things.name, things.write_concern), ("things", MAJORITY))
 
-    def test_create_existing(self) -> None:
-        """A collection that is there is not created again."""
-        created = self.database.create_collection("things")
-        self.executor.first_batch({"name": "things"}, namespace="test.$cmd.listCollections")
-        self.failureResultOf(created, CollectionInvalid)
-        self.assertEqual(self.executor.names(), ["listCollections"])
-
     def test_create_unchecked(self) -> None:
         """Without the look before, the server decides."""
         created = self.database.create_collection("things", check_exists=False)
@@ -341,18 +333,6 @@ class CollectionTests(DatabaseCase):
             self.assertEqual(self.successResultOf(dropped), {"ok": 1, "nIndexesWas": 1})
         wrong: Any = 5
         self.assertRaises(TypeError, database.drop_collection, wrong)
-
-    def test_drop_missing(self) -> None:
-        """One that is not there is no error; anything else is."""
-        dropped = self.database.drop_collection("things")
-        self.executor.fail(OperationFailure("ns not found", 26, {"ok": 0, "code": 26, "errmsg": "ns not found"}))
-        self.assertEqual(self.successResultOf(dropped)["code"], 26)
-        dropped = self.database.drop_collection("things")
-        self.executor.fail(OperationFailure("no", 13, {"ok": 0, "code": 13}))
-        self.failureResultOf(dropped, OperationFailure)
-        dropped = self.database.drop_collection("things")
-        self.executor.answer({"writeConcernError": {"code": 79, "errmsg": "no"}})
-        self.failureResultOf(dropped, WriteConcernError)
 
     def test_modify(self) -> None:
         """A collection's options are changed with the write concern; an error is the server's."""

@@ -32,7 +32,17 @@ from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import CursorTimes, cursor_times
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.distinct import Distinct
-from txmongo._ops.find import FLAGS, Find, FindOne, bounds_document, check_count, find_fields
+from txmongo._ops.find import Find, FindOne, bounds_document, check_count, find_fields
+from txmongo._ops.query_flags import (
+    NO_CURSOR_TIMEOUT,
+    OPLOG_REPLAY,
+    PARTIAL,
+    TAILABLE,
+    check_cursor_type,
+    check_flags,
+    check_limit,
+    flag_fields,
+)
 from txmongo._ops.run_command import Explain, ExplainFind
 from txmongo._ops.server_cursor import ItemT, ServerCursor
 from txmongo._ops.timeouts import Timing, check_timing
@@ -46,15 +56,6 @@ if TYPE_CHECKING:
 CursorT = TypeVar("CursorT", bound="_FindCursor[Any]")
 
 __all__ = ["CommandCursor", "Cursor", "CursorType", "RawBatchCommandCursor", "RawBatchCursor"]
-
-_CURSOR_TYPES = frozenset({CursorType.NON_TAILABLE, CursorType.TAILABLE, CursorType.TAILABLE_AWAIT, CursorType.EXHAUST})
-
-_TAILABLE = 2
-_OPLOG_REPLAY = 8
-_NO_CURSOR_TIMEOUT = 16
-_AWAIT_DATA = 32
-_EXHAUST = 64
-_PARTIAL = 128
 
 
 class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
@@ -99,16 +100,16 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             check_mapping("filter", filter)
         client = collection.database.client
         check_session(session, client._executor.sessions)
-        flags = _checked_cursor_type(cursor_type)
+        flags = check_cursor_type(cursor_type)
         if no_cursor_timeout is not False:
             check_boolean("no_cursor_timeout", no_cursor_timeout)
-            flags |= _NO_CURSOR_TIMEOUT
+            flags |= NO_CURSOR_TIMEOUT
         if allow_partial_results is not False:
             check_boolean("allow_partial_results", allow_partial_results)
-            flags |= _PARTIAL
+            flags |= PARTIAL
         if oplog_replay is not False:
             check_boolean("oplog_replay", oplog_replay)
-            flags |= _OPLOG_REPLAY
+            flags |= OPLOG_REPLAY
         self._filter = filter
         self._fields = find_fields(
             projection=projection,
@@ -128,7 +129,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
             let=let,
         )
         self._comment = comment
-        self._limit = _checked_limit(limit, flags)
+        self._limit = check_limit(limit, flags)
         self._batch_size = check_count("batch_size", batch_size)
         self._flags = flags
         if flags:
@@ -174,9 +175,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         if batch_size:
             fields["batchSize"] = batch_size
         if self._flags:
-            for bit, name in FLAGS.items():
-                if self._flags & bit:
-                    fields[name] = True
+            fields.update(flag_fields(self._flags))
         return fields
 
     def _explain_command(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -221,10 +220,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
                 read_preference=collection.read_preference,
                 session=self._session,
             )
-        fields = dict(self._fields)
-        for bit, name in FLAGS.items():
-            if self._flags & bit:
-                fields[name] = True
+        fields = {**self._fields, **flag_fields(self._flags)}
         return FindOne(
             collection.database.name,
             collection.name,
@@ -253,7 +249,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
 
     def _set_flags(self, flags: int) -> None:
         self._flags = flags
-        self._tailable = bool(flags & _TAILABLE)
+        self._tailable = bool(flags & TAILABLE)
         self._await_data = flags & CursorType.TAILABLE_AWAIT == CursorType.TAILABLE_AWAIT
         if self._times is not None and self._tailable:
             self._times.iterate(self._await_data)
@@ -311,7 +307,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         :raises InvalidOperation: the cursor has started, or is an exhaust cursor.
         """
         self._check_not_started()
-        self._limit = _checked_limit(limit, self._flags)
+        self._limit = check_limit(limit, self._flags)
         return self
 
     def batch_size(self, batch_size: int) -> Self:
@@ -453,7 +449,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         :raises InvalidOperation: the cursor has started.
         """
         check_boolean("allow_partial_results", allow_partial_results)
-        return self.add_option(_PARTIAL) if allow_partial_results else self.remove_option(_PARTIAL)
+        return self.add_option(PARTIAL) if allow_partial_results else self.remove_option(PARTIAL)
 
     def add_option(self, mask: int) -> Self:
         """Set flags of the old OP_QUERY: 2 tailable, 16 no cursor timeout, 32 await data, 64 exhaust, 128 partial.
@@ -462,8 +458,8 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         :raises InvalidOperation: the cursor has started; or exhaust with a limit.
         """
         self._check_not_started()
-        flags = self._flags | _checked_mask(mask)
-        _checked_limit(self._limit, flags)
+        flags = self._flags | check_flags(mask)
+        check_limit(self._limit, flags)
         self._set_flags(flags)
         return self
 
@@ -474,7 +470,7 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         :raises InvalidOperation: the cursor has started.
         """
         self._check_not_started()
-        self._set_flags(self._flags & ~_checked_mask(mask))
+        self._set_flags(self._flags & ~check_flags(mask))
         return self
 
     # --- other questions, and again ---
@@ -708,23 +704,3 @@ def _raw(codec_options: CodecOptions[Any]) -> CodecOptions[RawBSONDocument]:
 
 def _join(documents: list[RawBSONDocument]) -> list[bytes]:
     return [b"".join(document.raw for document in documents)] if documents else []
-
-
-def _checked_cursor_type(cursor_type: int) -> int:
-    if cursor_type not in _CURSOR_TYPES:
-        raise ValueError("cursor_type must be one of the constants of CursorType")
-    return cursor_type
-
-
-def _checked_limit(limit: int, flags: int) -> int:
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"limit must be an int, not {type(limit).__name__}")
-    if limit and flags & _EXHAUST:
-        raise InvalidOperation("limit and exhaust cannot be used together")
-    return limit
-
-
-def _checked_mask(mask: int) -> int:
-    if not isinstance(mask, int):
-        raise TypeError(f"mask must be an int, not {type(mask).__name__}")
-    return mask

@@ -29,18 +29,9 @@ from txmongo._wire.envelope import elements_of
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["FLAGS", "Find", "FindOne", "bounds_document", "check_count", "find_fields", "find_one_template"]
+__all__ = ["Find", "FindOne", "bounds_document", "check_count", "find_fields", "find_one_template"]
 
 _FIND_USER_FIELDS: Mapping[str, Any] = {"cursor": {"firstBatch": 1}}
-
-#: Flags of the old OP_QUERY, by which cursor types are told, and the fields of ``find`` that they became.
-FLAGS: Mapping[int, str] = {
-    2: "tailable",
-    8: "oplogReplay",
-    16: "noCursorTimeout",
-    32: "awaitData",
-    128: "allowPartialResults",
-}
 
 
 def find_fields(

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import attrs
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from bson.raw_bson import RawBSONDocument
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +26,7 @@ from txmongo._deferreds import Broadcast, current_failure
 from txmongo._ops.change_streams import FirstChanges, ResumePoint, Watch, WatchOptions, is_resumable
 from txmongo._ops.cursor_times import CursorTimes, cursor_times
 from txmongo._ops.cursors import CursorBatch, GetMore
+from txmongo._ops.raw_batches import undecoded
 from txmongo._ops.session_state import SessionUse
 from txmongo._ops.timeouts import TimeLimit, is_timeout
 from txmongo.errors import CursorNotFound
@@ -331,7 +331,7 @@ class ChangeStream(Generic[DocumentType]):
             collection,
             self._cursor_id,
             self._address,
-            _raw(self._codec_options) if self._decodes else self._codec_options,
+            undecoded(self._codec_options) if self._decodes else self._codec_options,
             batch_size=options.batch_size or 0,
             max_time_ms=options.max_await_time_ms,
             comment=options.comment,
@@ -538,7 +538,7 @@ def open_stream(
     )
     reply_codec_options = codec_options
     if codec_options.type_registry != DEFAULT_CODEC_OPTIONS.type_registry:
-        reply_codec_options = _raw(codec_options)
+        reply_codec_options = undecoded(codec_options)
 
     def make(place: Mapping[str, Any], session: Any) -> Watch:
         return Watch(
@@ -554,8 +554,3 @@ def open_stream(
 
     stream: ChangeStream[Any] = ChangeStream(executor, client._leftovers, make, options, codec_options, times, session)
     return stream._open()
-
-
-def _raw(codec_options: CodecOptions[Any]) -> CodecOptions[RawBSONDocument]:
-    """Options by which documents stay undecoded."""
-    return codec_options.with_options(document_class=RawBSONDocument, type_registry=None)

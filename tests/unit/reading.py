@@ -9,8 +9,9 @@ from bson.int64 import Int64
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._cmap.description import StreamDescription
 from txmongo._ops.base import Operation
@@ -19,6 +20,7 @@ from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.session_state import SessionState, SessionUse
 from txmongo._ops.timeouts import TimeLimit
 from txmongo._ops.transaction_state import Settled
+from txmongo.cursor import Cursor
 from txmongo.database import Database
 
 SERVER = StreamDescription(max_wire_version=17)
@@ -162,3 +164,22 @@ def held_database(name: str = "test") -> tuple[Database[dict[str, Any]], HeldCli
     client = HeldClient()
     database: Any = Database(client, name)  # type: ignore[arg-type]  # the part of a client that is used
     return database, client
+
+
+class CursorCase(SynchronousTestCase):
+    """A collection over an executor that waits for the test to answer."""
+
+    def setUp(self) -> None:
+        self.database, self.client = held_database()
+        self.executor = self.client.executor
+        self.things = self.database["things"]
+        self.results: list[Any] = []
+
+    def command_of(self, cursor: Cursor[Any]) -> dict[str, Any]:
+        """What the cursor sends first."""
+        cursor.next_batch().addErrback(lambda failure: failure.trap(CancelledError))
+        return self.executor.commands[-1]
+
+    def killed(self) -> list[list[int]]:
+        """The ids of each killCursors so far."""
+        return [command["cursors"] for command in self.executor.commands if "killCursors" in command]

@@ -27,6 +27,7 @@ FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "da
 FRONTS |= {
     "_client_bulk",
     "_collection",
+    "_command_cursor",
     "_create_drop",
     "_deployment",
     "_encryption",

@@ -30,6 +30,7 @@ from txmongo._ops.client_sessions import check_session
 from txmongo._ops.cursor_times import CursorTimes, cursor_times
 from txmongo._ops.cursors import CursorOperation
 from txmongo._ops.distinct import Distinct
+from txmongo._ops.explain import Explain, ExplainFind, Explanation, explain_command
 from txmongo._ops.find import Find, FindOne, bounds_document, check_count, find_fields
 from txmongo._ops.query_flags import (
     NO_CURSOR_TIMEOUT,
@@ -42,7 +43,6 @@ from txmongo._ops.query_flags import (
     flag_fields,
 )
 from txmongo._ops.raw_batches import joined, undecoded
-from txmongo._ops.run_command import Explain, ExplainFind
 from txmongo._ops.server_cursor import ItemT, ServerCursor
 from txmongo._ops.timeouts import Timing, check_timing
 from txmongo.errors import InvalidOperation
@@ -177,13 +177,8 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         return fields
 
     def _explain_command(self, fields: dict[str, Any]) -> dict[str, Any]:
-        command: dict[str, Any] = {"explain": {"find": self._collection.name, **fields}}
-        if isinstance(self._verbosity, str):
-            command["verbosity"] = self._verbosity
-        if "maxTimeMS" in fields:
-            # A limit of what runs, which is the explaining.
-            command["maxTimeMS"] = command["explain"].pop("maxTimeMS")
-        return command
+        verbosity = self._verbosity if isinstance(self._verbosity, str) else None
+        return explain_command(self._collection.name, fields, verbosity)
 
     def _first_operation(self) -> CursorOperation:
         collection = self._collection
@@ -579,13 +574,6 @@ class Cursor(_FindCursor[DocumentType], Generic[DocumentType]):
 
     A cursor that is dropped before it is exhausted is killed at the server; :meth:`close` does so at once.
     """
-
-
-class Explanation(dict[str, Any]):
-    """The server's plan for a query; ``plan[0]`` is the plan itself, which TxMongo 26.0 had in a list."""
-
-    def __getitem__(self, key: Any) -> Any:
-        return self if key == 0 else super().__getitem__(key)
 
 
 class _PlanCursor(_FindCursor[Any]):

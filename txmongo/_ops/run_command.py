@@ -14,14 +14,14 @@ from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo.read_preferences import ReadPreference
 from twisted.python.failure import Failure
 
-from txmongo._ops.base import Operation, ReplyContext, RetryKind
-from txmongo._ops.cursors import CursorBatch, CursorOperation
+from txmongo._ops.base import Operation, ReplyContext
+from txmongo._ops.cursors import CursorOperation
 from txmongo.errors import NotPrimaryError, OperationFailure
 
 if TYPE_CHECKING:
     from txmongo._cmap.description import StreamDescription
 
-__all__ = ["Explain", "ExplainFind", "RunCommand", "RunCursorCommand", "allow_errors", "command_document"]
+__all__ = ["RunCommand", "RunCursorCommand", "allow_errors", "command_document"]
 
 #: Commands that the server answers soon, whatever its data; by their names in lower case, as old servers take them.
 _BOUNDED = frozenset(
@@ -88,55 +88,6 @@ class RunCommand(Operation[Any]):
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> Any:
         """The reply."""
         return reply
-
-
-class Explain(RunCommand):
-    """How the server would run a read; the result is the plan."""
-
-    __slots__ = ()
-
-    retry = RetryKind.READ
-
-
-class ExplainFind(CursorOperation):
-    """How the server would run a query; the result is a batch of one document, the plan."""
-
-    __slots__ = ("command",)
-
-    name = "explain"
-    retry = RetryKind.READ
-    user_fields = None
-    sends_read_preference = True
-
-    def __init__(
-        self,
-        database: str,
-        command: Mapping[str, Any],
-        *,
-        codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
-        read_preference: Any = ReadPreference.PRIMARY,
-        session: Any = None,
-    ) -> None:
-        """
-        :param command: the whole command: ``explain`` with the ``find``, and perhaps ``verbosity``.
-        """
-        super().__init__(
-            database,
-            codec_options=codec_options,
-            reply_codec_options=codec_options,
-            read_preference=read_preference,
-            session=session,
-        )
-        self.sent = False
-        self.command = command
-
-    def build(self, description: StreamDescription) -> dict[str, Any]:
-        """A copy of the command."""
-        return dict(self.command)
-
-    def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
-        """The plan as the only document of the only batch."""
-        return CursorBatch([reply], 0, f"{self.database}.$cmd", context.address)
 
 
 class RunCursorCommand(CursorOperation):

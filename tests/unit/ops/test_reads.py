@@ -30,7 +30,7 @@ from txmongo._ops.distinct import Distinct
 from txmongo._ops.find import Find, FindOne, bounds_document, check_count, find_fields
 from txmongo._ops.indexes import CreateIndexes, DropIndexes, ListIndexes
 from txmongo._ops.map_reduce import MapReduce
-from txmongo._ops.run_command import Explain, RunCommand, RunCursorCommand, allow_errors, command_document
+from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
 from txmongo.errors import (
     AutoReconnect,
     InvalidOperation,
@@ -539,10 +539,6 @@ class RunCommandTests(SynchronousTestCase):
         for name in ("ping", "hello", "isMaster", "buildInfo"):
             self.assertTrue(RunCommand("admin", {name: 1}).bounded, name)
         self.assertFalse(RunCommand("admin", {"find": "things"}).bounded)
-
-    def test_explain(self) -> None:
-        """An explanation is a read, and so may be retried."""
-        self.assertIs(Explain("test", {"explain": {}}).retry, RetryKind.READ)
 
     def test_cursor_command(self) -> None:
         """A command that makes a cursor is sent as it is, and gives the first batch."""

@@ -14,6 +14,7 @@ from txmongo._cmap.errors import PoolClearedError
 from txmongo._deferreds import Deadline
 from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.cursors import GetMore, KillCursors
+from txmongo._ops.explain import Explain
 from txmongo._ops.retry import (
     FailedAttempt,
     Gate,
@@ -28,7 +29,7 @@ from txmongo._ops.retry import (
     subject_of,
     supports_retryable_writes,
 )
-from txmongo._ops.run_command import Explain, RunCommand, RunCursorCommand
+from txmongo._ops.run_command import RunCommand, RunCursorCommand
 from txmongo._ops.transactions import AbortTransaction, CommitTransaction
 from txmongo._settings import parse_settings
 from txmongo.errors import (

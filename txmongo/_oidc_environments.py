@@ -11,18 +11,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from pymongo import auth_oidc as pymongo_oidc
 from pymongo.errors import OperationFailure
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.client import Agent
 
+from txmongo._metadata_services import ask_service
 from txmongo._threads import in_thread
 from txmongo.auth_oidc import OIDCCallback, OIDCCallbackResult
 
@@ -37,9 +31,6 @@ GCP_SERVICE = "http://metadata"
 KUBERNETES_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 #: The variables that name a file in Kubernetes, the first that is set counts.
 _KUBERNETES_VARIABLES = ("AZURE_FEDERATED_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-
-#: How much of a service's answer is shown.
-_SHOWN = 1000
 
 
 def environment_callback(environment: str, resource: str, reactor: Any) -> OIDCCallback:
@@ -96,43 +87,10 @@ class _ServiceCallback(OIDCCallback):
 
         :raises NoToken: it is not of status 200.
         """
-        wanted = Headers({name: [value] for name, value in headers.items()})
-        response = await self._agent.request(b"GET", f"{uri}?{urlencode(query)}".encode(), wanted)
-        body = await _Body.of(response)
-        if response.code != 200:
-            said = body[:_SHOWN].decode(errors="replace")
-            raise NoToken(f"MONGODB-OIDC: {uri} answered with status {response.code}: {said}")
-        return body
-
-
-class _Body(Protocol):
-    """Collects the body of an answer; other than Twisted's way to do that, it can be cancelled on every transport."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._whole: Deferred[bytes] = Deferred(self._cancelled)
-
-    @classmethod
-    def of(cls, response: IResponse) -> Deferred[bytes]:
-        """The whole body of this answer."""
-        body = cls()
-        response.deliverBody(body)
-        return body._whole
-
-    def _cancelled(self, _: Deferred[bytes]) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._whole.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self._whole.callback(b"".join(self._parts))
-        else:
-            self._whole.errback(reason)
+        answer = await ask_service(self._agent, uri, query, headers)
+        if answer.code != 200:
+            raise NoToken(f"MONGODB-OIDC: {uri} answered with status {answer.code}: {answer.shown()}")
+        return answer.body
 
 
 class _AzureCallback(_ServiceCallback):

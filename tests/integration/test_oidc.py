@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from tests.unit.cmap.oidc_server import OIDCServer
 from txmongo import _oidc_environments as environments
 from txmongo._deferreds import Broadcast
+from txmongo._metadata_services import AnswerBody
 from txmongo.connection import ConnectionPool
 from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure
 from txmongo.testing import Mongod
@@ -183,14 +184,14 @@ class ServiceTests(OIDCTestCase):
     def begun(self) -> Deferred[Any]:
         """Fires when a part of an answer has come, which the service does not end."""
         begun: Deferred[Any] = Deferred()
-        received = environments._Body.dataReceived
+        received = AnswerBody.dataReceived
 
         def data_received(body: Any, data: bytes) -> None:
             received(body, data)
             if not begun.called:
                 begun.callback(None)
 
-        self.patch(environments._Body, "dataReceived", data_received)
+        self.patch(AnswerBody, "dataReceived", data_received)
         self.service.body, self.service.sent = b"token1", 3
         return begun
 

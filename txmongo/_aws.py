@@ -53,13 +53,23 @@ class AWSKeys:
 class KeySource:
     """Where a client's keys come from, in the specification's order; asked for each connection anew.
 
-    :param credentials: of the mechanism MONGODB-AWS.
+    :param credentials: of the mechanism MONGODB-AWS; ``None`` to look into the environment alone.
     :param reactor: whose threads botocore is called in.
+    :param user: who wants them, for errors.
+    :param given: where else they could have been given, for errors.
     """
 
-    def __init__(self, credentials: MongoCredential, reactor: Any) -> None:
+    def __init__(
+        self,
+        credentials: MongoCredential | None,
+        reactor: Any,
+        user: str = "MONGODB-AWS",
+        given: str = "the connection string",
+    ) -> None:
         self._credentials = credentials
         self._reactor = reactor
+        self._user = user
+        self._given = given
         #: botocore's, which keep the keys and renew them before they are void.
         self._found: Any = None
 
@@ -68,11 +78,11 @@ class KeySource:
 
         :raises ConfigurationError: there are none.
         """
-        name, secret = self._credentials.username, self._credentials.password
-        if name and secret:
-            return AWSKeys(name, secret, self._credentials.mechanism_properties.aws_session_token)
+        given = self._credentials
+        if given is not None and given.username and given.password:
+            return AWSKeys(given.username, given.password, given.mechanism_properties.aws_session_token)
         if self._found is None:
-            keys = _from_environment(os.environ)
+            keys = self._from_environment(os.environ)
             if keys is not None:
                 return keys
         try:
@@ -81,7 +91,22 @@ class KeySource:
             raise
         except Exception as error:
             # Its text is the library's, and may quote what a service answered.
-            raise KeysNotFound(f"MONGODB-AWS: botocore could not get keys ({type(error).__name__})") from error
+            raise KeysNotFound(f"{self._user}: botocore could not get keys ({type(error).__name__})") from error
+
+    def _from_environment(self, environment: Mapping[str, str]) -> AWSKeys | None:
+        """Keys that stand in the environment, which another part of the application may have changed.
+
+        :raises ConfigurationError: only a part of them is there.
+        """
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        access_key, secret_key = (environment.get(name) for name in names)
+        token = environment.get("AWS_SESSION_TOKEN")
+        if access_key and secret_key:
+            return AWSKeys(access_key, secret_key, token or None)
+        if access_key or secret_key or token:
+            missing = [name for name in names if not environment.get(name)]
+            raise KeysNotFound(f"{self._user}: {' and '.join(missing)} missing in the environment")
+        return None
 
     def forget(self) -> None:
         """The server did not accept the keys: have them found again."""
@@ -96,34 +121,18 @@ class KeySource:
                 session = import_module("botocore.session")
             except ImportError:
                 raise KeysNotFound(
-                    "MONGODB-AWS: the connection string has no keys, nor have the environment variables "
+                    f"{self._user}: {self._given} has no keys, nor have the environment variables "
                     f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for {_FROM_LIBRARY} install txmongo[aws]"
                 ) from None
             found = session.get_session().get_credentials()
         if found is None:
             raise KeysNotFound(
-                "MONGODB-AWS: keys are neither in the connection string, nor in the environment variables "
+                f"{self._user}: keys are neither in {self._given}, nor in the environment variables "
                 f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, nor had from {_FROM_LIBRARY}"
             )
         frozen = found.get_frozen_credentials()
         self._found = found
         return AWSKeys(frozen.access_key, frozen.secret_key, frozen.token)
-
-
-def _from_environment(environment: Mapping[str, str]) -> AWSKeys | None:
-    """Keys that stand in the environment, which another part of the application may have changed.
-
-    :raises ConfigurationError: only a part of them is there.
-    """
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    access_key, secret_key = (environment.get(name) for name in names)
-    token = environment.get("AWS_SESSION_TOKEN")
-    if access_key and secret_key:
-        return AWSKeys(access_key, secret_key, token or None)
-    if access_key or secret_key or token:
-        missing = [name for name in names if not environment.get(name)]
-        raise KeysNotFound(f"MONGODB-AWS: {' and '.join(missing)} missing in the environment")
-    return None
 
 
 # --- the conversation ---

@@ -10,15 +10,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
+from twisted.web.client import URI, Agent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
 
-__all__ = ["AnswerBody", "ServiceAnswer", "ask_service"]
+from txmongo._deferreds import Broadcast
+
+__all__ = ["AnswerBody", "Connections", "ServiceAnswer", "ask_service"]
 
 #: How much of an answer is shown.
 _SHOWN = 1000
@@ -79,3 +85,75 @@ class AnswerBody(Protocol):
             self._whole.callback(b"".join(self._parts))
         else:
             self._whole.errback(reason)
+
+
+@implementer(IAgentEndpointFactory)
+class Connections:
+    """Connects to services, and knows when the last connection is closed.
+
+    :param reactor: with TCP.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._open = 0
+        self._all_gone = Broadcast()
+
+    def agent(self) -> Agent:
+        """An agent whose connections are these."""
+        agent: Agent = Agent.usingEndpointFactory(self._reactor, self)
+        return agent
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """Where an agent is to connect to: ``IAgentEndpointFactory``."""
+        return _CountedEndpoint(HostnameEndpoint(self._reactor, uri.host, uri.port), self)
+
+    def opened(self) -> None:
+        """One more is open."""
+        self._open += 1
+
+    def gone(self) -> None:
+        """One is closed."""
+        self._open -= 1
+        if not self._open:
+            self._all_gone.fire()
+
+    def drained(self) -> Deferred[None]:
+        """Wait until none is left.
+
+        :returns: a Deferred that fires with ``None``; it fails only with ``CancelledError``, by its own ``cancel()``.
+        """
+        return self._all_gone.wait() if self._open else succeed(None)
+
+
+@implementer(IStreamClientEndpoint)
+class _CountedEndpoint:
+    """An endpoint whose connections are counted."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, connections: Connections) -> None:
+        self._endpoint = endpoint
+        self._connections = connections
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """Connect; the Deferred fires with the factory's protocol."""
+        counting = _CountingFactory(protocolFactory, self._connections)
+        connected: Deferred[Any] = self._endpoint.connect(counting)
+        return connected.addCallback(lambda wrapper: wrapper.wrappedProtocol)
+
+
+class _CountingFactory(WrappingFactory):
+    """Tells when a protocol is connected, and when it is not any more."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, connections: Connections) -> None:
+        super().__init__(factory)  # type: ignore[no-untyped-call]
+        self._connections = connections
+
+    def registerProtocol(self, p: ProtocolWrapper) -> None:
+        super().registerProtocol(p)  # type: ignore[no-untyped-call]
+        self._connections.opened()
+
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
+        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
+        self._connections.gone()

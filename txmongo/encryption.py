@@ -24,6 +24,7 @@ from pymongo.results import DeleteResult
 from twisted.internet.defer import CancelledError, Deferred
 
 from txmongo._encryption.callbacks import Callbacks
+from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
@@ -69,7 +70,8 @@ class ClientEncryption(Generic[DocumentType]):
     :param kms_providers: the credentials for each key management service that is used: ``{"local": {"key": ...}}`` with
         96 bytes; ``aws`` with ``accessKeyId`` and ``secretAccessKey``, if need be ``sessionToken``; ``azure`` with
         ``tenantId``, ``clientId`` and ``clientSecret``; ``gcp`` with ``email`` and ``privateKey``; ``kmip`` with
-        ``endpoint``. A name may follow, as in ``"aws:archive"``.
+        ``endpoint``. A name may follow, as in ``"aws:archive"``. For ``aws``, ``azure`` and ``gcp`` an empty map has
+        credentials looked for when they are needed: see :doc:`/encryption`.
     :param key_vault_namespace: the key vault, as ``"database.collection"``.
     :param key_vault_client: the :class:`~txmongo.connection.ConnectionPool` that leads to it. It is the application's
         to disconnect.
@@ -99,7 +101,8 @@ class ClientEncryption(Generic[DocumentType]):
         reactor, timeout = key_vault_client._reactor, key_vault_client.options.connect_timeout
         self._kms = KMSRequests(reactor, kms_tls_settings(kms_tls_options), timeout)
         options = crypt_options(kms_providers, key_expiration_ms=key_expiration_ms)
-        self._crypt = Crypt(options, Callbacks(self._key_vault, self._kms))
+        self._credentials = Credentials(options.kms_providers, reactor)
+        self._crypt = Crypt(options, Callbacks(self._key_vault, self._kms, self._credentials))
         self._running = Running("ClientEncryption")
 
     def __repr__(self) -> str:
@@ -419,7 +422,7 @@ class ClientEncryption(Generic[DocumentType]):
 
     def _ended(self, _: None) -> Deferred[None]:
         self._crypt.close()
-        return self._kms.drained()
+        return self._kms.drained().addCallback(lambda _: self._credentials.drained())
 
 
 def _check_type(name: str, value: Any, kind: type[Any]) -> None:

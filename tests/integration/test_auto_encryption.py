@@ -448,7 +448,7 @@ class OptionTests(AutoEncryptionTestCase):
     async def test_options(self) -> None:
         """Options that cannot be had are refused when the client is made."""
         for options, kind in (
-            ({"kms_providers": {"aws": {}}}, ConfigurationError),
+            ({"kms_providers": {"aws:archive": {}}}, ConfigurationError),
             ({"kms_providers": {"local": {"key": b"short"}}}, ConfigurationError),
             ({"kms_tls_options": {"aws": {"tlsInsecure": True}}}, ConfigurationError),
             ({"mongocryptd_spawn_path": "/usr/bin/mongocryptd"}, ConfigurationError),

@@ -15,6 +15,7 @@ from bson.raw_bson import RawBSONDocument
 from twisted.internet.defer import Deferred
 
 from txmongo._encryption.callbacks import Callbacks
+from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
@@ -39,7 +40,7 @@ class AutomaticEncryption:
     """Encrypts the commands of one client, and decrypts the replies to it.
 
     :param opts: PyMongo's ``AutoEncryptionOpts``.
-    :param reactor: makes connections to key management services.
+    :param reactor: makes connections to key management services, and has threads.
     :param kms_timeout: seconds that a request to one may take; ``None`` for no limit.
     :param same_client: makes a client of the same deployment without encryption.
     :param other_client: makes a client by a connection string.
@@ -63,10 +64,11 @@ class AutomaticEncryption:
         self._encrypted_fields_map: Mapping[str, Any] | None = given["encrypted_fields_map"]
         self._kms = KMSRequests(reactor, kms_tls_settings(given["kms_tls_options"]), kms_timeout)
         options = _crypt_options(given)
+        self._credentials = Credentials(options.kms_providers, reactor)
         self._own_clients: list[ConnectionPool[Any]] = []
         internal = self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
         key_vault = key_vault_of(given["key_vault_client"] or internal, given["key_vault_namespace"])
-        self._callbacks = AutomaticCallbacks(key_vault, self._kms, internal)
+        self._callbacks = AutomaticCallbacks(key_vault, self._kms, self._credentials, internal)
         self._crypt = Crypt(options, self._callbacks)
         analyses = self.encrypts and not given["bypass_query_analysis"]
         if analyses and not self._crypt.has_shared_library:
@@ -119,6 +121,7 @@ class AutomaticEncryption:
         for client in self._own_clients:
             await client.disconnect()
         await self._kms.drained()
+        await self._credentials.drained()
 
 
 class AutomaticCallbacks(Callbacks):
@@ -130,8 +133,10 @@ class AutomaticCallbacks(Callbacks):
     mongocryptd: ConnectionPool[Any] | None = None
     mongocryptd_uri = ""
 
-    def __init__(self, key_vault: Any, kms: KMSRequests, metadata: ConnectionPool[Any] | None) -> None:
-        super().__init__(key_vault, kms)
+    def __init__(
+        self, key_vault: Any, kms: KMSRequests, credentials: Credentials, metadata: ConnectionPool[Any] | None
+    ) -> None:
+        super().__init__(key_vault, kms, credentials)
         self._metadata = metadata
 
     async def collection_info(self, database: str, filter: bytes) -> list[bytes]:

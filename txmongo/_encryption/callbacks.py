@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import bson
 from bson.raw_bson import RawBSONDocument
+from twisted.internet.defer import CancelledError
 
+from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.kms import KMSRequests
+from txmongo.errors import ConnectionFailure
 
 if TYPE_CHECKING:
     from txmongo.collection import Collection
@@ -21,15 +24,27 @@ class Callbacks:
 
     :param key_vault: the collection with the data keys.
     :param kms: asks key management services.
+    :param credentials: finds what was left open.
     """
 
-    def __init__(self, key_vault: Collection[RawBSONDocument], kms: KMSRequests) -> None:
+    def __init__(self, key_vault: Collection[RawBSONDocument], kms: KMSRequests, credentials: Credentials) -> None:
         self._key_vault = key_vault
         self._kms = kms
+        self._credentials = credentials
 
     async def kms_request(self, kms_context: Any) -> None:
         """Have a key management service answer."""
-        await self._kms.complete(kms_context)
+        try:
+            await self._kms.complete(kms_context)
+        except (CancelledError, ConnectionFailure):
+            raise
+        except Exception:
+            self._credentials.forget()
+            raise
+
+    async def credentials(self) -> tuple[dict[str, Any], dict[str, Exception]]:
+        """The credentials that were left open, and why those that are not there are not."""
+        return await self._credentials.find()
 
     async def data_keys(self, filter: bytes) -> list[bytes]:
         """The data keys that match, in BSON."""

@@ -33,14 +33,8 @@ class Crypt:
         self._library = library_object(options, callbacks)
         states = part_of_library("binding").lib
         self._done = getattr(states, f"{_STATE}DONE")
-        needs: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
-            "NEED_MONGO_COLLINFO": self._collection_info,
-            "NEED_MONGO_MARKINGS": self._markings,
-            "NEED_MONGO_KEYS": self._keys,
-            "NEED_KMS": self._kms,
-            "NEED_KMS_CREDENTIALS": self._credentials,
-        }
-        self._needs = {getattr(states, f"{_STATE}{name}"): see_to for name, see_to in needs.items()}
+        self._needs = {getattr(states, f"{_STATE}{name}"): need for name, need in _NEEDS.items()}
+        self._refusal: type[Exception] = part_of_library("errors").MongoCryptError
 
     @property
     def has_shared_library(self) -> bool:
@@ -108,33 +102,71 @@ class Crypt:
 
     async def _run(self, context: Any) -> bytes | None:
         """Do one piece of work; ``None`` if there was none."""
+        work = _Work(context, self._callbacks)
         with context:
-            while (see_to := self._needs.get(context.state)) is not None:
-                await see_to(context)
-            result: bytes | None = None if context.state == self._done else context.finish()
-            return result
+            try:
+                while (need := self._needs.get(context.state)) is not None:
+                    await need(work)
+                return None if context.state == self._done else work.result()
+            except self._refusal as error:
+                raise work.explained(error) from None
 
-    async def _collection_info(self, context: Any) -> None:
+
+class _Work:
+    """One piece of work, and what it needs on its way."""
+
+    def __init__(self, context: Any, callbacks: Any) -> None:
+        self._context = context
+        self._callbacks = callbacks
+        #: Why there are no credentials for a provider.
+        self._missing: Mapping[str, Exception] = {}
+
+    def result(self) -> bytes:
+        """What it has come to; raises why it has not."""
+        result: bytes = self._context.finish()
+        return result
+
+    def explained(self, error: Exception) -> Exception:
+        """What to raise for an error of libmongocrypt: it does not know why there are no credentials."""
+        for provider, why in self._missing.items():
+            if f"`{provider}` is not configured" in str(error):
+                return why
+        return error
+
+    async def collection_info(self) -> None:
+        context = self._context
         for each in await self._callbacks.collection_info(context.database, context.mongo_operation()):
             context.add_mongo_operation_result(each)
         context.complete_mongo_operation()
 
-    async def _markings(self, context: Any) -> None:
-        marked = await self._callbacks.mark_command(context.database, context.mongo_operation())
-        context.add_mongo_operation_result(marked)
+    async def markings(self) -> None:
+        context = self._context
+        context.add_mongo_operation_result(
+            await self._callbacks.mark_command(context.database, context.mongo_operation())
+        )
         context.complete_mongo_operation()
 
-    async def _keys(self, context: Any) -> None:
+    async def data_keys(self) -> None:
+        context = self._context
         for each in await self._callbacks.data_keys(context.mongo_operation()):
             context.add_mongo_operation_result(each)
         context.complete_mongo_operation()
 
-    async def _kms(self, context: Any) -> None:
-        for request in context.kms_contexts():
+    async def kms(self) -> None:
+        for request in self._context.kms_contexts():
             with request:
                 await self._callbacks.kms_request(request)
-        context.complete_kms()
+        self._context.complete_kms()
 
-    async def _credentials(self, context: Any) -> None:
-        found = await self._callbacks.credentials()
-        context.provide_kms_providers(bson.encode(found))
+    async def credentials(self) -> None:
+        found, self._missing = await self._callbacks.credentials()
+        self._context.provide_kms_providers(bson.encode(found))
+
+
+_NEEDS: Mapping[str, Callable[[_Work], Coroutine[Any, Any, None]]] = {
+    "NEED_MONGO_COLLINFO": _Work.collection_info,
+    "NEED_MONGO_MARKINGS": _Work.markings,
+    "NEED_MONGO_KEYS": _Work.data_keys,
+    "NEED_KMS": _Work.kms,
+    "NEED_KMS_CREDENTIALS": _Work.credentials,
+}

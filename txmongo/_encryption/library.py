@@ -16,9 +16,6 @@ from txmongo.errors import ConfigurationError
 
 __all__ = ["check_kms_providers", "crypt_options", "encoded_map", "library_object", "part_of_library"]
 
-#: Providers whose credentials PyMongo can look for itself when they are given as ``{}``.
-_ON_DEMAND = frozenset({"aws", "azure", "gcp"})
-
 
 def part_of_library(module: str) -> Any:
     """A module of pymongocrypt.
@@ -35,22 +32,16 @@ def check_kms_providers(kms_providers: Any) -> dict[str, Any]:
     """The credentials for key management services, as libmongocrypt takes them.
 
     :raises TypeError: it is no mapping.
-    :raises ConfigurationError: credentials are left open.
     """
     if not isinstance(kms_providers, Mapping):
         raise TypeError(f"kms_providers must be a mapping, not {type(kms_providers).__name__}")
-    for name, provider in kms_providers.items():
-        if name in _ON_DEMAND and isinstance(provider, Mapping) and not provider:
-            raise ConfigurationError(
-                f"kms_providers[{name!r}] is empty: looking for credentials on demand is not supported, give them here"
-            )
     return {name: dict(each) if isinstance(each, Mapping) else each for name, each in kms_providers.items()}
 
 
 def crypt_options(kms_providers: Any, **options: Any) -> Any:
     """Options of libmongocrypt.
 
-    :raises ConfigurationError: pymongocrypt is not installed, or credentials are left open.
+    :raises ConfigurationError: pymongocrypt is not installed.
     :raises TypeError: an option has a value of the wrong type.
     :raises ValueError: credentials are incomplete, or an option has a value that is not allowed.
     """

@@ -19,7 +19,6 @@ from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.results import ClientBulkWriteResult
-from pymongo.server_api import ServerApi
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.python.failure import Failure
@@ -29,6 +28,7 @@ from txmongo._client_bulk import ClientBulk, bulk_write_concern, client_writes
 from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
+from txmongo._cmap.handshake import server_api_fields
 from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
@@ -191,7 +191,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             settings,
             reactor,
             events=CommandEvents(listeners, reactor.seconds, command_log) if listeners or command_log else None,
-            server_api=_server_api_fields(settings.server_api),
+            server_api=server_api_fields(settings.server_api) or None,
         )
         self._leftovers = Leftovers(self._executor.execute, reactor, self._executor.execute_within)
         self._uri: dict[str, Any] | None = None
@@ -877,18 +877,6 @@ _Connection = SingleConnection
 MongoConnectionPool = MongoConnection
 lazyMongoConnection = MongoConnection
 lazyMongoConnectionPool = MongoConnection
-
-
-def _server_api_fields(server_api: ServerApi | None) -> Mapping[str, Any] | None:
-    """What a command says of the declared Stable API."""
-    if server_api is None:
-        return None
-    fields: dict[str, Any] = {"apiVersion": server_api.version}
-    if server_api.strict is not None:
-        fields["apiStrict"] = server_api.strict
-    if server_api.deprecation_errors is not None:
-        fields["apiDeprecationErrors"] = server_api.deprecation_errors
-    return fields
 
 
 def _parse_uri(uri: str) -> dict[str, Any]:

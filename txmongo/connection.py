@@ -20,7 +20,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.results import ClientBulkWriteResult
 from pymongo.write_concern import WriteConcern
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
@@ -32,7 +32,7 @@ from txmongo._cmap.handshake import server_api_fields
 from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
-from txmongo._deferreds import Broadcast, Deadline
+from txmongo._deferreds import Deadline
 from txmongo._deployment import DeploymentView
 from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
@@ -47,11 +47,11 @@ from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.encrypting import EncryptingExecutor
 from txmongo._ops.executor import Executor
+from txmongo._ops.farewell import Farewell
 from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
-from txmongo._ops.transactions import EndSessions
 from txmongo._ops.writes import write_options
 from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.server import Server
@@ -73,10 +73,6 @@ __all__ = [
     "lazyMongoConnection",
     "lazyMongoConnectionPool",
 ]
-
-
-#: Seconds that disconnecting waits while the server hears which sessions are over. In time it forgets them by itself.
-_FAREWELL = 1.0
 
 
 class _Default(int):
@@ -194,10 +190,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             server_api=server_api_fields(settings.server_api) or None,
         )
         self._leftovers = Leftovers(self._executor.execute, reactor, self._executor.execute_within)
+        self._farewell = Farewell(self._topology, self._executor)
         self._uri: dict[str, Any] | None = None
         self._closed = False
-        #: Fires when the servers have heard which sessions are over; ``None`` if that is not waited for.
-        self._farewell: Broadcast | None = None
         if settings.pool_size is not None or settings.min_pool_size:
             self._topology.open()
 
@@ -750,11 +745,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         if not self._closed:
             self._closed = True
             self._leftovers.close()
-            self._end_sessions()
+            self._farewell.say()
             self._executor.close()
-        if self._farewell is None:
-            return self._close_sockets()
-        return self._farewell.wait().addCallback(lambda _: self._close_sockets())
+        return self._farewell.heard().addCallback(lambda _: self._close_sockets())
 
     def _close_sockets(self) -> Deferred[None]:
         """Close all; the Deferred fires when they are closed, those too that were given up before that."""
@@ -764,29 +757,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
 
     def _close_topology(self) -> Deferred[None]:
         return self._topology.close().addCallback(lambda _: self._discarded.drained())
-
-    def _end_sessions(self) -> None:
-        """Tell a server, if one is known, which sessions are over, and first that their transactions are aborted."""
-        sessions = self._executor.sessions
-        telling: list[Deferred[Any]] = []
-        if self._topology.select_server_now(ReadPreference.PRIMARY) is not None:
-            telling += [session.end_session() for session in list(sessions.started) if session._is_left_open()]
-        batches = sessions.pool.end_all()
-        if self._topology.select_server_now(ReadPreference.PRIMARY_PREFERRED) is not None:
-            telling += [self._executor.execute(EndSessions(lsids)) for lsids in batches]
-        if not telling:
-            return
-        for each in telling:
-            each.addTimeout(_FAREWELL, self._reactor)
-        heard: Deferred[Any] = DeferredList(telling, consumeErrors=True)
-        if not heard.called:
-            self._farewell = Broadcast()
-            heard.addCallback(self._told)
-
-    def _told(self, _results: Any) -> None:
-        farewell, self._farewell = self._farewell, None
-        assert farewell is not None
-        farewell.fire()
 
     def close(self) -> Deferred[None]:
         """Close everything: :meth:`disconnect` under PyMongo's name.

@@ -36,7 +36,7 @@ from txmongo._deferreds import Deadline
 from txmongo._deployment import DeploymentView
 from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
-from txmongo._legacy.connection import LegacyClient, SingleConnection, user_of
+from txmongo._legacy.connection import LegacyClient, SingleConnection, parse_uri, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.arguments import check_boolean, check_database_name, check_optional_mapping
 from txmongo._ops.base import Execute, write_concern_document
@@ -191,7 +191,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         )
         self._leftovers = Leftovers(self._executor.execute, reactor, self._executor.execute_within)
         self._farewell = Farewell(self._topology, self._executor)
-        self._uri: dict[str, Any] | None = None
         self._closed = False
         if settings.pool_size is not None or settings.min_pool_size:
             self._topology.open()
@@ -266,13 +265,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         self._connector = self._create_connector()
 
     # --- what it was told ---
-
-    @property
-    def uri(self) -> dict[str, Any]:
-        """The connection string in parts, as in TxMongo: ``nodelist``, ``username``, ``password``, ``database``..."""
-        if self._uri is None:
-            self._uri = _uri_parts(self._settings)
-        return self._uri
 
     @property
     def auth_creds(self) -> dict[str, tuple[str | None, str | None, str]]:
@@ -843,28 +835,11 @@ class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):
 
 
 _Connection = SingleConnection
+_parse_uri = parse_uri
 
 MongoConnectionPool = MongoConnection
 lazyMongoConnection = MongoConnection
 lazyMongoConnectionPool = MongoConnection
-
-
-def _parse_uri(uri: str) -> dict[str, Any]:
-    """The parts of a connection string, as :attr:`ConnectionPool.uri` has them; TxMongo's name. DNS is not asked."""
-    return _uri_parts(parse_settings(uri))
-
-
-def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
-    credentials = settings.credentials
-    return {
-        "nodelist": list(settings.seeds),
-        "username": None if credentials is None else credentials.username,
-        "password": None if credentials is None else credentials.password,
-        "database": settings.database,
-        "collection": settings.collection,
-        "options": dict(settings.options),
-        "fqdn": settings.fqdn,
-    }
 
 
 def _nothing(_result: object) -> None:

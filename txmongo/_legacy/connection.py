@@ -13,13 +13,14 @@ from twisted.python.failure import Failure
 
 from txmongo._ops.arguments import check_mapping
 from txmongo._ops.timeouts import check_timing
+from txmongo._settings import ClientSettings, parse_settings
 from txmongo.errors import AutoReconnect, OperationFailure
 from txmongo.protocol import MongoAuthenticationError, MongoProtocol
 
 if TYPE_CHECKING:
     from txmongo._pymongo import MongoCredential
 
-__all__ = ["LegacyClient", "SingleConnection", "user_of"]
+__all__ = ["LegacyClient", "SingleConnection", "parse_uri", "user_of"]
 
 #: Database, user, password and mechanism for each database.
 Users = dict[str, tuple[str | None, str | None, str]]
@@ -36,9 +37,21 @@ class LegacyClient:
     if TYPE_CHECKING:
 
         @property
+        def options(self) -> ClientSettings: ...
+
+        @property
         def codec_options(self) -> CodecOptions[Any]: ...
 
         def get_database(self, name: str | None = None) -> Any: ...
+
+    _uri: dict[str, Any] | None = None
+
+    @property
+    def uri(self) -> dict[str, Any]:
+        """The connection string in parts, as in TxMongo: ``nodelist``, ``username``, ``password``, ``database``..."""
+        if self._uri is None:
+            self._uri = _uri_parts(self.options)
+        return self._uri
 
     def command(
         self,
@@ -233,3 +246,21 @@ class SingleConnection(ReconnectingClientFactory):
             connector.connect()
         else:
             self.retry(connector)  # type: ignore[no-untyped-call]
+
+
+def parse_uri(uri: str) -> dict[str, Any]:
+    """The parts of a connection string, as :attr:`LegacyClient.uri` has them. DNS is not asked."""
+    return _uri_parts(parse_settings(uri))
+
+
+def _uri_parts(settings: ClientSettings) -> dict[str, Any]:
+    credentials = settings.credentials
+    return {
+        "nodelist": list(settings.seeds),
+        "username": None if credentials is None else credentials.username,
+        "password": None if credentials is None else credentials.password,
+        "database": settings.database,
+        "collection": settings.collection,
+        "options": dict(settings.options),
+        "fqdn": settings.fqdn,
+    }

@@ -1,9 +1,10 @@
-"""What a client knows of its deployment: which servers there are, and which of them is what."""
+"""What a client knows of its deployment: which servers there are, which of them is what, and how to talk to one."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pymongo.read_preferences import ReadPreference
 from pymongo.server_selectors import (
     Selection,
     any_server_selector,
@@ -14,11 +15,18 @@ from pymongo.server_selectors import (
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from twisted.internet.defer import Deferred
 
+from txmongo._cmap.connection import CheckOut, Connection
+from txmongo._deferreds import Deadline
+from txmongo._legacy.connection import SingleConnection
 from txmongo._pymongo import SERVER_TYPE
 from txmongo._sdam.server import Server
 from txmongo._sdam.topology import Topology
 from txmongo.errors import InvalidOperation
+from txmongo.protocol import MongoProtocol
 from txmongo.types import Address
+
+if TYPE_CHECKING:
+    from txmongo._settings import ClientSettings
 
 __all__ = ["DeploymentView"]
 
@@ -29,6 +37,15 @@ class DeploymentView:
     """What :class:`~txmongo.connection.ConnectionPool` inherits."""
 
     _topology: Topology
+    _closed: bool
+
+    if TYPE_CHECKING:
+
+        @property
+        def options(self) -> ClientSettings: ...
+
+        @property
+        def uri(self) -> dict[str, Any]: ...
 
     @property
     def topology_description(self) -> TopologyDescription:
@@ -100,6 +117,42 @@ class DeploymentView:
         :returns: a Deferred that fires with a bool; it fails as :attr:`address`.
         """
         return self._writable().addCallback(lambda server: server.description.server_type == SERVER_TYPE.Mongos)
+
+    def getprotocol(self) -> Deferred[MongoProtocol]:
+        """A connected :class:`~txmongo.protocol.MongoProtocol`, to talk to a server directly.
+
+        It stays in the pool: what is sent on it goes between the operations of others.
+
+        :returns: a Deferred that fires with the protocol, of the primary if there is one. It fails as every operation
+            (see :class:`~txmongo.collection.Collection`).
+        """
+        server = self._topology.select_server(ReadPreference.PRIMARY_PREFERRED, operation="getprotocol")
+        return server.addCallback(self._check_out_protocol)
+
+    def _check_out_protocol(self, server: Server) -> Deferred[MongoProtocol]:
+        request = CheckOut("getprotocol", bounded=True)
+
+        def checked_out(connection: Connection) -> MongoProtocol:
+            server.pool.check_in(request)
+            return connection.protocol
+
+        return server.pool.check_out(request, Deadline.never).addCallback(checked_out)
+
+    def getprotocols(self) -> list[Any]:
+        """The connected protocols of all pools, those that are in use included.
+
+        As long as there are fewer than the client is to have, one or ``pool_size``, each that is missing has something
+        in its place with ``uri``, ``instance``, which is ``None``, and ``notifyReady()``, which waits for a protocol.
+        A client that is disconnected has none.
+        """
+        servers = self._topology.servers.values()
+        protocols: list[Any] = [protocol for server in servers for protocol in server.pool.protocols()]
+        for protocol in protocols:
+            protocol.uri = self.uri
+        settings = self.options
+        missing = range(len(protocols), 0 if self._closed else settings.pool_size or 1)
+        delays = settings.retry_delay, settings.max_delay
+        return protocols + [SingleConnection(self, self.uri, number, *delays) for number in missing]
 
     def _writable(self) -> Deferred[Server]:
         return self._topology.select_server(writable_server_selector, operation="finding the server to write to")

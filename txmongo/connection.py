@@ -25,14 +25,12 @@ from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
 from txmongo._client_bulk import ClientBulk, bulk_write_concern, client_writes
-from txmongo._cmap.connection import CheckOut, Connection
 from txmongo._cmap.connector import Connector, Discarded, EndpointFor
 from txmongo._cmap.endpoints import Endpoints
 from txmongo._cmap.handshake import server_api_fields
 from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
 from txmongo._cmap.wait_queue import Crowd
-from txmongo._deferreds import Deadline
 from txmongo._deployment import DeploymentView
 from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
@@ -54,7 +52,6 @@ from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.writes import write_options
 from txmongo._pymongo import MongoCredential, ServerMode
-from txmongo._sdam.server import Server
 from txmongo._sdam.srv import DNSResolver, SrvResolver
 from txmongo._sdam.topology import Topology
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
@@ -62,7 +59,7 @@ from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database
 from txmongo.errors import ConfigurationError, InvalidOperation, OperationFailure
-from txmongo.protocol import MongoAuthenticationError, MongoProtocol
+from txmongo.protocol import MongoAuthenticationError
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.types import Address, DocumentType, Pipeline
 
@@ -774,44 +771,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             return fail(InvalidOperation("the client is closed: disconnect() was called"))
         self._topology.open()
         return succeed(None)
-
-    # --- protocols ---
-
-    def getprotocol(self) -> Deferred[MongoProtocol]:
-        """A connected :class:`~txmongo.protocol.MongoProtocol`, to talk to a server directly.
-
-        It stays in the pool: what is sent on it goes between the operations of others.
-
-        :returns: a Deferred that fires with the protocol, of the primary if there is one. It fails as every operation
-            (see :class:`~txmongo.collection.Collection`).
-        """
-        server = self._topology.select_server(ReadPreference.PRIMARY_PREFERRED, operation="getprotocol")
-        return server.addCallback(self._check_out_protocol)
-
-    def _check_out_protocol(self, server: Server) -> Deferred[MongoProtocol]:
-        request = CheckOut("getprotocol", bounded=True)
-
-        def checked_out(connection: Connection) -> MongoProtocol:
-            server.pool.check_in(request)
-            return connection.protocol
-
-        return server.pool.check_out(request, Deadline.never).addCallback(checked_out)
-
-    def getprotocols(self) -> list[Any]:
-        """The connected protocols of all pools, those that are in use included.
-
-        As long as there are fewer than the client is to have, one or ``pool_size``, each that is missing has something
-        in its place with ``uri``, ``instance``, which is ``None``, and ``notifyReady()``, which waits for a protocol.
-        A client that is disconnected has none.
-        """
-        servers = self._topology.servers.values()
-        protocols: list[Any] = [protocol for server in servers for protocol in server.pool.protocols()]
-        for protocol in protocols:
-            protocol.uri = self.uri
-        settings = self._settings
-        missing = range(len(protocols), 0 if self._closed else settings.pool_size or 1)
-        delays = settings.retry_delay, settings.max_delay
-        return protocols + [_Connection(self, self.uri, number, *delays) for number in missing]
 
 
 class MongoConnection(ConnectionPool[DocumentType], Generic[DocumentType]):

@@ -18,7 +18,6 @@ from pymongo.driver_info import DriverInfo
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import Nearest, ReadPreference
 from pymongo.server_api import ServerApi, ServerApiVersion
-from pymongo.topology_description import TOPOLOGY_TYPE
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.python.failure import Failure
@@ -44,7 +43,7 @@ from txmongo.errors import (
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
 )
-from txmongo.protocol import MongoAuthenticationError, MongoProtocol
+from txmongo.protocol import MongoAuthenticationError
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
 from txmongo.testing import Behaviour, FakeServer
 
@@ -402,41 +401,8 @@ class LifeTests(ClientCase):
         self.assertEqual((ping["apiVersion"], "apiStrict" in ping), ("1", False))
 
 
-class DeploymentTests(ClientCase):
-    """What a client knows of its deployment."""
-
-    def test_standalone(self) -> None:
-        """A server on its own has an address, and nothing of a replica set."""
-        client = self.client()
-        self.assertEqual(client.nodes, frozenset())
-        self.assertEqual(self.result(client.address), ("fake.example", 27017))
-        self.assertIsNone(self.result(client.primary))
-        self.assertEqual(self.result(client.secondaries), set())
-        self.assertEqual(self.result(client.arbiters), set())
-        self.assertTrue(self.result(client.is_primary))
-        self.assertFalse(self.result(client.is_mongos))
-        self.assertEqual(client.nodes, {("fake.example", 27017)})
-        self.assertEqual(client.topology_description.topology_type, TOPOLOGY_TYPE.Single)
-
-    def test_replica_set(self) -> None:
-        """Of a replica set the members are known by their states."""
-        client = self.set_of_two()
-        self.assertEqual(self.result(client.address), ("a.example", 27017))
-        self.turn()
-        self.assertEqual(self.result(client.primary), ("a.example", 27017))
-        self.assertEqual(self.result(client.secondaries), {("b.example", 27017)})
-        self.assertEqual(self.result(client.arbiters), set())
-        self.assertEqual(client.nodes, {("a.example", 27017), ("b.example", 27017)})
-
-    def test_sharded(self) -> None:
-        """Of several mongos none is the one address."""
-        for name in ("a.example", "b.example"):
-            self.servers[name] = FakeServer(hello={"msg": "isdbgrid"})
-        client = self.client("mongodb://a.example,b.example")
-        address = client.address
-        self.turn()
-        self.failureResultOf(address, InvalidOperation)
-        self.assertTrue(self.result(client.is_mongos))
+class ReadPreferenceTests(ClientCase):
+    """Which of several servers an operation goes to."""
 
     def test_read_preference(self) -> None:
         """A read goes where its preference says, a write to the primary."""
@@ -536,32 +502,6 @@ class AuthenticateTests(ClientCase):
         client.authenticate("other", "bob", "eraser").addErrback(lambda _: None)
         users = {"db": ("ann", "pencil", "SCRAM-SHA-1"), "other": ("bob", "eraser", "DEFAULT")}
         self.assertEqual(client.auth_creds, users)
-
-
-class ProtocolTests(ClientCase):
-    """The protocols themselves."""
-
-    def test_getprotocol(self) -> None:
-        """A connected protocol, on which commands can be sent."""
-        client = self.client()
-        protocol = self.result(client.getprotocol())
-        self.assertIsInstance(protocol, MongoProtocol)
-        self.assertEqual(self.result(protocol.command("test", {"ping": 1})), {"ok": 1.0})
-        self.assertIn(protocol, client.getprotocols())
-
-    def test_getprotocols(self) -> None:
-        """Those of all pools; before the first connection what can be waited for, and none when disconnected."""
-        client = self.client()
-        (missing,) = client.getprotocols()
-        self.assertIs(missing.uri, client.uri)
-        self.assertIs(missing.pool, client)
-        self.assertIsNone(missing.instance)
-        protocol = self.result(missing.notifyReady())
-        self.assertEqual(client.getprotocols(), [protocol])
-        self.assertIs(protocol.uri, client.uri)
-        self.assertIs(protocol.instance, protocol)
-        self.result(client.disconnect())
-        self.assertEqual(client.getprotocols(), [])
 
 
 class SrvTests(ClientCase):

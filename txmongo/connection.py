@@ -11,7 +11,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, Unpack
 
-import attrs
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo.driver_info import DriverInfo
@@ -25,8 +24,8 @@ from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
 from txmongo._client_bulk import ClientBulk, bulk_write_concern, client_writes
-from txmongo._cmap.connector import Connector, Discarded, EndpointFor
-from txmongo._cmap.endpoints import Endpoints
+from txmongo._cmap.connector import EndpointFor
+from txmongo._cmap.current_connector import CurrentConnector
 from txmongo._cmap.handshake import server_api_fields
 from txmongo._cmap.pinning import BalancedPool
 from txmongo._cmap.pool import Pool
@@ -158,17 +157,13 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         self._settings = settings = parse_settings(uri, **options)
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
         self._endpoint_for = endpoint_for
-        self._wrappers: list[DriverInfo] = []
-        #: Who :meth:`authenticate` was called for, by the database.
-        self._users: dict[str, MongoCredential] = {}
-        self._discarded = Discarded()
-        self._connector = self._create_connector()
+        self._connector = CurrentConnector(settings, reactor, endpoint_for)
         self._crowd = Crowd(settings.wait_queue_size)
         self._topology = Topology(
             settings,
             clock=reactor,
             create_pool=self._create_pool,
-            connect_monitor=self._connect_monitor,
+            connect_monitor=self._connector.connect_monitor,
             srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
             on_resolved=self._resolved,
             crowd=self._crowd,
@@ -194,23 +189,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
 
     # --- the parts ---
 
-    def _create_connector(self) -> Connector:
-        settings = self._settings
-        endpoint_for = self._endpoint_for or Endpoints(self._reactor, settings)
-        users = [*self._all_users().values()]
-        first, further = users[0] if users else None, users[1:]
-        if first is not settings.credentials:
-            settings = attrs.evolve(settings, credentials=first)
-        connector = Connector(settings, endpoint_for, self._reactor, further, self._discarded)
-        for wrapper in self._wrappers:
-            connector.append_metadata(wrapper)
-        return connector
-
-    def _all_users(self) -> dict[str, MongoCredential]:
-        """Whom connections are authenticated as, by the database."""
-        credentials = self._settings.credentials
-        return ({} if credentials is None else {credentials.source: credentials}) | self._users
-
     def _make_encryption(
         self, uri: str, resolver: DNSResolver | None, options: Mapping[str, Any]
     ) -> AutomaticEncryption | None:
@@ -229,9 +207,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             partial(ConnectionPool, reactor=self._reactor),
         )
 
-    def _connect_monitor(self, address: Address) -> Deferred[Any]:
-        return self._connector.connect_monitor(address)
-
     def _create_pool(self, address: Address) -> Pool:
         """The pool of a server that the topology discovered."""
 
@@ -249,7 +224,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             address,
             self._settings,
             clock=self._reactor,
-            connect=lambda: self._connector.connect(address),
+            connect=partial(self._connector.connect, address),
             listeners=self._settings.event_listeners,
             log=self._settings.logs.log("connection", self._topology.id),
             on_connect_error=failed,
@@ -259,14 +234,14 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
     def _resolved(self, settings: ClientSettings) -> None:
         """DNS has told what a ``mongodb+srv`` connection string leaves open."""
         self._settings = settings
-        self._connector = self._create_connector()
+        self._connector.use(settings)
 
     # --- what it was told ---
 
     @property
     def auth_creds(self) -> dict[str, tuple[str | None, str | None, str]]:
         """Whom connections are authenticated as: user, password and mechanism, by the database that has the user."""
-        return {database: user_of(user) for database, user in self._all_users().items()}
+        return {database: user_of(user) for database, user in self._connector.users.items()}
 
     @property
     def options(self) -> ClientSettings:
@@ -318,7 +293,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         if not isinstance(driver_info, DriverInfo):
             raise TypeError(f"driver_info must be a DriverInfo, not {type(driver_info).__name__}")
         self._connector.append_metadata(driver_info)
-        self._wrappers.append(driver_info)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else repr(self._topology).strip("<>")
@@ -674,24 +648,20 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             user = make_credentials(database, username, password, mechanism)
         except (MongoAuthenticationError, ConfigurationError):
             return fail()
-        before = self._users.get(user.source)
+        before = self._connector.added_user(user.source)
         self._set_user(user.source, user)
         accepted: Deferred[Any] = self._ping()
         accepted.addErrback(self._refused, user, before)
         return accepted.addCallback(lambda _: True)
 
     def _refused(self, failure: Failure, user: MongoCredential, before: MongoCredential | None) -> Failure:
-        if failure.check(MongoAuthenticationError) and self._users.get(user.source) is user:
+        if failure.check(MongoAuthenticationError) and self._connector.added_user(user.source) is user:
             self._set_user(user.source, before)
         return failure
 
     def _set_user(self, source: str, user: MongoCredential | None) -> None:
         """Have new connections authenticated as somebody else, and let the present ones end."""
-        if user is None:
-            del self._users[source]
-        else:
-            self._users[source] = user
-        self._connector = self._create_connector()
+        self._connector.set_user(source, user)
         for server in list(self._topology.servers.values()):
             server.pool.renew()
 
@@ -745,7 +715,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         return self._encryption.close().addCallback(lambda _: self._close_topology())
 
     def _close_topology(self) -> Deferred[None]:
-        return self._topology.close().addCallback(lambda _: self._discarded.drained())
+        return self._topology.close().addCallback(lambda _: self._connector.drained())
 
     def close(self) -> Deferred[None]:
         """Close everything: :meth:`disconnect` under PyMongo's name.

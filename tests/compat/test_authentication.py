@@ -171,7 +171,7 @@ class ClientTests(UsersTestCase):
         client: ConnectionPool[Any] = ConnectionPool("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100)
         self.addCleanup(client.disconnect)
         await self.assertFailure(client.authenticate("compat_a", "ann", "pencil"), AutoReconnect)
-        self.assertIn("compat_a", client._users)
+        self.assertIn("compat_a", client.auth_creds)
 
 
 @on_every_server

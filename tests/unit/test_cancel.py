@@ -115,7 +115,7 @@ class WaitingTests(CancelCase):
                 return Deferred()
 
         ready: list[bool] = []
-        self.made._connector._endpoint_for = lambda _address: Slow()
+        self.patch(self.server, "endpoint", lambda _clock: Slow())
         self.assertIsNotNone(self.result(self.made.address))
         ready.append(True)
         operation = self.things.insert_one({})

@@ -143,7 +143,7 @@ class Connector:
         attempt = _Attempt(self._settings, self._clock, address, self._discarded.abort)
         return attempt.within_time(self._connect(attempt))
 
-    def connect_monitor(self, address: Address) -> Deferred[tuple[MongoProtocol, dict[str, Any], float]]:
+    def connect_monitor(self, address: Address) -> Deferred[tuple[MongoProtocol, Mapping[str, Any], float]]:
         """Make a connection for monitoring: connected and greeted, nothing more.
 
         :returns: a Deferred that fires with the connection, the reply to the greeting and the seconds that it took. The
@@ -186,7 +186,7 @@ class Connector:
             protocol.compressor = compressor_named(compressor, settings.zlib_compression_level)
         return protocol, description
 
-    async def _connect_monitor(self, attempt: _Attempt) -> tuple[MongoProtocol, dict[str, Any], float]:
+    async def _connect_monitor(self, attempt: _Attempt) -> tuple[MongoProtocol, Mapping[str, Any], float]:
         protocol = await attempt.open(self._endpoint_for)
         reply, seconds = await attempt.greet(handshake.first_hello(self._settings, self._metadata, None, monitor=True))
         return protocol, reply, seconds

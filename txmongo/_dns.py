@@ -1,22 +1,27 @@
-"""Asks the name servers of this system, by ``twisted.names``: what was asked for stays in the answers as it came."""
+"""Asks the name servers of this system, by ``twisted.names``, and finds out by what name a host is known to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.names import dns
 from twisted.names.client import Resolver
+from twisted.names.error import DomainError
 
-__all__ = ["DNS_TIMEOUTS", "Answers", "SystemResolver"]
+__all__ = ["DNS_TIMEOUTS", "Answers", "SystemResolver", "canonical_host"]
 
 Answers = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
 
 #: Seconds for the first try of a DNS query and for each further one.
 DNS_TIMEOUTS = (1, 2, 4, 8)
+#: The same where there is a name to fall back on.
+_NAME_TIMEOUTS = (1, 2)
 
 
 class _LookUpReactor:
@@ -65,14 +70,27 @@ class SystemResolver:
 
     def lookupService(self, name: str, timeout: Sequence[int] = DNS_TIMEOUTS) -> Deferred[Answers]:
         """The SRV records of a name."""
-        reactor = _LookUpReactor(self._reactor)
-        answered: Deferred[Answers] = self._resolver(reactor).lookupService(name, timeout)
-        return answered.addBoth(reactor.finish)
+        return self._look_up("lookupService", name, timeout)
 
     def lookupText(self, name: str, timeout: Sequence[int] = DNS_TIMEOUTS) -> Deferred[Answers]:
         """The TXT records of a name."""
+        return self._look_up("lookupText", name, timeout)
+
+    def lookupAddress(self, name: str, timeout: Sequence[int] = DNS_TIMEOUTS) -> Deferred[Answers]:
+        """The A records of a name, and the aliases on the way to them."""
+        return self._look_up("lookupAddress", name, timeout)
+
+    def lookupIPV6Address(self, name: str, timeout: Sequence[int] = DNS_TIMEOUTS) -> Deferred[Answers]:
+        """The AAAA records of a name, and the aliases on the way to them."""
+        return self._look_up("lookupIPV6Address", name, timeout)
+
+    def lookupPointer(self, name: str, timeout: Sequence[int] = DNS_TIMEOUTS) -> Deferred[Answers]:
+        """The PTR records of a name."""
+        return self._look_up("lookupPointer", name, timeout)
+
+    def _look_up(self, method: str, name: str, timeout: Sequence[int]) -> Deferred[Answers]:
         reactor = _LookUpReactor(self._reactor)
-        answered: Deferred[Answers] = self._resolver(reactor).lookupText(name, timeout)
+        answered: Deferred[Answers] = getattr(self._resolver(reactor), method)(name, timeout)
         return answered.addBoth(reactor.finish)
 
     def _resolver(self, reactor: _LookUpReactor) -> Resolver:
@@ -80,10 +98,67 @@ class SystemResolver:
 
     def name_servers(self) -> list[tuple[str, int]]:
         """Address and port of the name servers that are asked."""
+        servers = [line[1] for line in self._lines() if line[0] == "nameserver"]
+        return [(server, dns.PORT) for server in servers or ["127.0.0.1"]]
+
+    def candidates(self, name: str) -> list[str]:
+        """The names that may be meant by one without a dot: those below the domains that are searched come first."""
+        if "." in name:
+            return [name]
+        domains = [line[1:] for line in self._lines() if line[0] in ("search", "domain")]
+        return [*(f"{name}.{domain}" for domain in (domains[-1] if domains else ())), name]
+
+    def _lines(self) -> list[list[str]]:
+        """The words of the lines that say something."""
         try:
             lines = self._configuration.read_text("ascii", "replace").splitlines()
         except OSError:
-            lines = []
-        words = [line.split() for line in lines]
-        servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
-        return [(server, dns.PORT) for server in servers or ["127.0.0.1"]]
+            return []
+        return [words for words in map(str.split, lines) if len(words) > 1]
+
+
+async def canonical_host(resolver: SystemResolver, host: str, mode: bool | str) -> str:
+    """The name that a host is known by, as the specification's "Hostname Canonicalization" finds it.
+
+    :param mode: CANONICALIZE_HOST_NAME.
+    :returns: the name; if the look-up fails it is ``host``, and if only that of its address does, the one found so far.
+    """
+    if mode in (False, "none"):
+        return host
+    try:
+        name, address = await _forward(resolver, host)
+    except CancelledError:
+        raise
+    except Exception:
+        return host
+    if mode == "forward":
+        return name
+    try:
+        records, _, _ = await resolver.lookupPointer(ip_address(address).reverse_pointer, timeout=_NAME_TIMEOUTS)
+    except CancelledError:
+        raise
+    except Exception:
+        return name
+    return next((_name(record.payload.name) for record in records if record.type == dns.PTR), name)
+
+
+async def _forward(resolver: SystemResolver, host: str) -> tuple[str, str]:
+    """The name behind a name's aliases, and its first address."""
+    with suppress(ValueError):
+        return host, str(ip_address(host))
+    for name in resolver.candidates(host):
+        for look_up in (resolver.lookupAddress, resolver.lookupIPV6Address):
+            with suppress(DomainError):
+                records, _, _ = await look_up(name, timeout=_NAME_TIMEOUTS)
+                addresses = [record.payload.address for record in records if record.type in (dns.A, dns.AAAA)]
+                aliases = {_name(each.name): _name(each.payload.name) for each in records if each.type == dns.CNAME}
+                if addresses:
+                    name = _name(name)
+                    while name in aliases:
+                        name = aliases.pop(name)
+                    return name, str(ip_address(addresses[0]))
+    raise DomainError(host)
+
+
+def _name(name: Any) -> str:
+    return str(name).rstrip(".").lower()

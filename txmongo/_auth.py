@@ -2,8 +2,8 @@
 
 Lives here: which mechanism is taken and what it is driven with. Some conversations are PyMongo's coroutines (SCRAM with
 its iteration floor and its comparison in constant time, X.509, PLAIN), which await commands sent through
-:class:`_Conversation`, as Deferreds; what is said in those of MONGODB-AWS and MONGODB-OIDC is :mod:`txmongo._aws`'s and
-:mod:`txmongo._oidc`'s. Kept: the Authentication specification.
+:class:`_Conversation`, as Deferreds; what is said in those of MONGODB-AWS, MONGODB-OIDC and GSSAPI is
+:mod:`txmongo._aws`'s, :mod:`txmongo._oidc`'s and :mod:`txmongo._gssapi`'s. Kept: the Authentication specification.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from txmongo import _aws as aws
 from txmongo._deferreds import Countdown
+from txmongo._gssapi import Kerberos
 from txmongo._oidc import OIDCConversation, Tokens
 from txmongo._pymongo import (
     MongoCredential,
@@ -44,7 +45,7 @@ __all__ = [
 
 #: Mechanisms for which a name and a password, or neither, are all there is to say.
 _BY_NAME = ("SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN")
-_SUPPORTED = (*_BY_NAME, "MONGODB-AWS", "MONGODB-OIDC")
+_SUPPORTED = (*_BY_NAME, "GSSAPI", "MONGODB-AWS", "MONGODB-OIDC")
 _REMOVED = "MONGODB-CR"
 _NO_FIELDS: Mapping[str, Any] = {}
 #: With no mechanism given it is agreed on with the server.
@@ -246,6 +247,20 @@ class _OIDCAuthentication(Authentication):
         await self._conversation.run(partial(conversation.command, "$external"), limit)
 
 
+class _GSSAPIAuthentication(Authentication):
+    """The authentication of one connection by GSSAPI, which has no speculative start."""
+
+    def __init__(
+        self, credentials: MongoCredential, address: Any, api_fields: Mapping[str, Any], kerberos: Kerberos
+    ) -> None:
+        super().__init__(credentials, address, api_fields)
+        self._kerberos = kerberos
+
+    async def _converse(self, sender: CommandSender, limit: Countdown | None) -> None:
+        conversation = _Conversation(sender, self._address, None, self._api_fields)
+        await self._kerberos.converse(partial(conversation.command, "$external"), self._address)
+
+
 class Authenticator:
     """Authenticates the connections of one client as one user, and has what they have in common.
 
@@ -269,6 +284,7 @@ class Authenticator:
         mechanism = credentials.mechanism
         self._keys = aws.KeySource(credentials, reactor) if mechanism == "MONGODB-AWS" else None
         self._tokens = Tokens(credentials, reactor, timeout) if mechanism == "MONGODB-OIDC" else None
+        self._kerberos = Kerberos(credentials, reactor) if mechanism == "GSSAPI" else None
 
     def begin(self, address: Address) -> Authentication:
         """The authentication of a new connection.
@@ -279,6 +295,8 @@ class Authenticator:
             return _AWSAuthentication(self._credentials, address, self._api_fields, self._keys)
         if self._tokens is not None:
             return _OIDCAuthentication(self._credentials, address, self._api_fields, self._tokens)
+        if self._kerberos is not None:
+            return _GSSAPIAuthentication(self._credentials, address, self._api_fields, self._kerberos)
         return Authentication(self._credentials, address, self._api_fields)
 
 

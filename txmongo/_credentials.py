@@ -23,6 +23,7 @@ __all__ = ["client_credentials"]
 
 #: The properties of the mechanisms that refuse those of others.
 _PROPERTIES = {
+    "GSSAPI": {"CANONICALIZE_HOST_NAME", "SERVICE_HOST", "SERVICE_NAME", "SERVICE_REALM"},
     "MONGODB-AWS": {"AWS_SESSION_TOKEN"},
     "MONGODB-OIDC": {"ALLOWED_HOSTS", "ENVIRONMENT", "OIDC_CALLBACK", "OIDC_HUMAN_CALLBACK", "TOKEN_RESOURCE"},
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+from unittest.mock import patch
 
 import bson
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from tests.unit.cmap.aws_server import ACCESS_KEY, AWSServer
+from tests.unit.cmap.kerberos_server import KerberosServer, Library
 from tests.unit.cmap.oidc_server import OIDCServer
 from tests.unit.cmap.scram_server import ScramServer
 from tests.unit.oidc_case import Callback, OIDCCase
@@ -304,6 +307,26 @@ class MechanismTests(OIDCCase):
         uri = f"mongodb://{ACCESS_KEY}@fake.example/?authMechanism=MONGODB-AWS"
         self.again(server, uri, ["saslStart", "saslContinue"], password=server.secret)
         self.assertEqual(server.authenticated, 2)
+
+    def test_gssapi(self) -> None:
+        """So is GSSAPI, by another ticket."""
+        server = KerberosServer("mongodb@fake.example")
+        library = Library()
+        begin = self.clock.callInThreadWithCallback
+
+        def at_once(*args: Any) -> None:
+            begin(*args)
+            self.clock.run_threads()
+
+        self.patch(self.clock, "callInThreadWithCallback", at_once)
+        with patch.dict(sys.modules, {"kerberos": library, "winkerberos": None}):
+            self.again(
+                server,
+                "mongodb://user%40REALM@fake.example/?authMechanism=GSSAPI",
+                ["saslStart", "saslContinue", "saslContinue"],
+            )
+        self.assertEqual(server.authenticated, 2)
+        self.assertEqual([context.freed for context in library.contexts], [True, True])
 
     def test_x509(self) -> None:
         """So is a certificate."""

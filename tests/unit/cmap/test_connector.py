@@ -7,6 +7,7 @@ import struct
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 from bson.objectid import ObjectId
 from pymongo.driver_info import DriverInfo
 from pymongo.server_api import ServerApi
@@ -534,11 +535,12 @@ class AuthenticationTests(ConnectorTestCase):
         self.assertEqual([command.name for command in server.received], ["isMaster"])
 
     def test_unsupported(self) -> None:
-        """A mechanism that is not there yet is refused before anything is connected, by name."""
-        failed = self.assertRaises(
-            ConfigurationError, self.connector, FakeServer(), "mongodb://u@h/?authMechanism=GSSAPI"
-        )
-        self.assertIn("GSSAPI is not supported yet", str(failed))
+        """A mechanism that PyMongo knows and the driver does not is refused before anything is connected, by name."""
+        settings = parse_settings("mongodb://u:p@h/?authMechanism=PLAIN")
+        assert settings.credentials is not None
+        settings = attrs.evolve(settings, credentials=settings.credentials._replace(mechanism="NEW"))
+        failed = self.assertRaises(ConfigurationError, Connector, settings, None, self.clock)
+        self.assertIn("NEW is not supported yet", str(failed))
 
 
 class AWSTests(ConnectorTestCase):

@@ -260,6 +260,16 @@ class LibraryTests(GSSAPITestCase):
                 self.assertEqual(self.library.called[-2 if function != "Init" else 0], function)
                 self.assertEqual(self.library.called.count("Clean"), 0 if self.init_raised(function, text) else 1)
 
+    def test_error_of_a_later_step(self) -> None:
+        """The answer to the server may be an error that is returned as well."""
+        results = [None, -1]
+        self.library.during["Step"] = lambda: results.pop(0)
+        server = KerberosServer()
+        failed = self.failure(server, AuthenticationFailed, "auth", URI)
+        self.assertIn("does not say why", str(failed))
+        self.assertEqual(server.commands("saslContinue"), [])
+        self.freed()
+
     def init_raised(self, function: str, text: str) -> bool:
         """Then there is no context to free."""
         return function == "Init" and "does not say" not in text

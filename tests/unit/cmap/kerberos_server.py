@@ -199,7 +199,7 @@ class KerberosServer(FakeServer):
         if self._fault == "number":
             payload = 1
         if self._fault == "base64":
-            payload = "/" + payload[:-2] + "*"
+            payload += "*"
         reply = {"conversationId": 7, "done": False, "payload": payload}
         if self._fault == "payload":
             del reply["payload"]

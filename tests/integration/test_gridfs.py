@@ -459,6 +459,7 @@ class GridInTests(GridFSTestCase):
         grid_in = self.fs.new_file(_id=1)
         kinds = grid_in.writable(), grid_in.writeable(), grid_in.readable(), grid_in.seekable()
         self.assertEqual(kinds, (True, True, False, False))
+        self.assertRaises(io.UnsupportedOperation, grid_in.read)
         await grid_in.write(TEN)
         self.assertEqual(repr(grid_in), "<GridIn 1: 10 bytes taken, written to>")
 
@@ -574,6 +575,9 @@ class GridOutTests(GridFSTestCase):
             self.assertEqual(await grid_out.readlines(), lines)
             await grid_out.seek(0)
             self.assertEqual(await grid_out.readlines(5), lines[:2])
+            await grid_out.seek(0)
+            self.assertEqual([await anext(grid_out), await grid_out.to_list()], [lines[0], lines[1:]])
+            self.assertIsNone(await anext(grid_out, None))
 
     async def test_iterator(self) -> None:
         """The iterator gives a Deferred for each chunk, then one of None, then ends."""
@@ -719,13 +723,19 @@ class GridOutTests(GridFSTestCase):
         self.assertEqual(await GridOut(self.db.fs, file_document=await self.file(file_id)).read(), TEN)
         await self.failure(GridOut(self.db.fs, file_id=1).open(), NoFile)
         self.assertRaises(TypeError, GridOut, None, {})
-        self.assertRaises(TypeError, GridOut, self.db.fs, 5)
+        self.assertEqual(await GridOut(self.db.fs, file_id).read(), TEN)
+        self.assertRaises(TypeError, GridOut, self.db.fs, 5, file_id)
+        self.assertRaises(TypeError, GridOut, self.db.fs, file_document=5)
 
     async def test_kind_of_file(self) -> None:
         """It is a file that is read at any place and not written; its repr is the document."""
         grid_out = GridOut(self.db.fs, {"_id": 1, "length": 0})
         self.assertEqual((grid_out.readable(), grid_out.seekable(), grid_out.writable()), (True, True, False))
-        self.assertRaises(OSError, grid_out.write, b"x")
+        for refused in (grid_out.write, grid_out.writelines, grid_out.truncate):
+            self.assertRaises(io.UnsupportedOperation, refused, b"x")
+        self.assertRaises(io.UnsupportedOperation, grid_out.fileno)
+        self.assertFalse(grid_out.isatty())
+        grid_out.flush()
         self.assertEqual(repr(grid_out), "{'_id': 1, 'length': 0}")
         self.assertRaises(TypeError, grid_out.read, "1")
 
@@ -755,6 +765,68 @@ class GridFSTests(GridFSTestCase):
         self.assertEqual((await self.fs.get(file_id))._id, file_id)
         for other in (ObjectId(), {"$exists": True}, {"$gt": file_id}):
             await self.failure(self.fs.get(other), NoFile)
+
+    async def test_find(self) -> None:
+        """Files are found by the fields of their documents."""
+        for name, content in (("a", b"1"), ("b", b"22"), ("c", b"333")):
+            await self.fs.put(content, filename=name)
+        self.assertEqual(
+            [await each.read() async for each in self.fs.find().sort("filename", -1)], [b"333", b"22", b"1"]
+        )
+        self.assertEqual([each.filename for each in await self.fs.find({"length": {"$gt": 1}}, 1)], ["c"])
+        found = await self.fs.find_one({"filename": "b"})
+        self.assertEqual((await found.read(), found.length), (b"22", 2))
+        self.assertEqual((await self.fs.find_one(sort=[("length", -1)])).filename, "c")
+        self.assertEqual((await self.fs.find_one({}, None, 1, sort={"filename": 1})).filename, "b")
+        self.assertEqual((await self.fs.find_one(found._id)).filename, "b")
+        self.assertEqual([await self.fs.find_one({"filename": "d"}), await self.fs.find_one(1)], [None, None])
+        self.assertRaises(TypeError, self.fs.find_one, {}, nope=1)
+
+    async def test_exists(self) -> None:
+        """Whether a file exists is asked by its _id, by a query, or by fields."""
+        self.assertFalse(await self.fs.exists())
+        file_id = await self.numbered(filename="ten", metadata={"pages": 1})
+        self.assertTrue(await self.fs.exists())
+        for there in (file_id, {"_id": file_id}, {"filename": "ten"}, {"length": {"$lt": 11}}):
+            self.assertTrue(await self.fs.exists(there), there)
+        for missing in (ObjectId(), "ten", {"filename": "nine"}, {"length": 9}):
+            self.assertFalse(await self.fs.exists(missing), missing)
+        self.assertTrue(await self.fs.exists(filename="ten", length=10))
+        self.assertFalse(await self.fs.exists(filename="ten", length=9))
+
+    async def test_versions_by_fields(self) -> None:
+        """Versions are told apart by other fields than the name."""
+        for name, language, content in (("same", "en", b"one"), ("same", "de", b"eins"), ("other", "en", b"1")):
+            await self.fs.put(content, filename=name, language=language)
+            await task.deferLater(reactor, 0.002)  # type: ignore[arg-type]  # dates are in milliseconds
+        self.assertEqual(await (await self.fs.get_last_version("same", language="en")).read(), b"one")
+        self.assertEqual(await (await self.fs.get_last_version(language="en")).read(), b"1")
+        self.assertEqual(await (await self.fs.get_version("same", 0, language="de")).read(), b"eins")
+        self.assertEqual(await (await self.fs.get_version(language="en", version=0)).read(), b"one")
+        await self.failure(self.fs.get_version("same", 1, language="de"), NoFile)
+        await self.failure(self.fs.get_last_version("other", language="de"), NoFile)
+        await self.failure(self.fs.get_last_version(), NoFile)
+
+    async def test_sessions(self) -> None:
+        """Every method has its commands, and those of the file that it opens, sent in the session that it is given."""
+        async with self.client.start_session() as session:
+            file_id = await self.fs.put(TEN, filename="ten", session=session)
+            opened = [
+                await self.fs.get(file_id, session),
+                await self.fs.get_last_version("ten", session=session),
+                await self.fs.get_version("ten", session=session),
+                await self.fs.find_one(file_id, session),
+                *await self.fs.find({}, session=session),
+            ]
+            self.assertEqual([await each.read() for each in opened], [TEN] * 5)
+            self.assertEqual(await self.fs.list(session), ["ten"])
+            self.assertTrue(await self.fs.exists(file_id, session))
+            await self.fs.delete(file_id, session)
+            self.assertEqual({str(command["lsid"]) for command in self.commands.sent}, {str(session.session_id)})
+            session.start_transaction()
+            for refused in (self.fs.get, self.fs.delete, self.fs.exists, self.fs.find_one, self.fs.get_last_version):
+                self.assertRaises(InvalidOperation, refused, "ten", session)
+            self.assertRaises(InvalidOperation, self.fs.list, session)
 
     async def test_list_and_count(self) -> None:
         """Names are listed once each, and the files of a name counted."""

@@ -1,17 +1,18 @@
-"""GridFS as TxMongo has always had it: files by ``_id`` or by name and version.
+"""GridFS as TxMongo has always had it, and PyMongo's ``AsyncGridFS``: files by ``_id`` or by name and version.
 
 The modern way, with the names of the GridFS specification, is :mod:`txmongo._gridfs.bucket`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo.results import DeleteResult
 from twisted.internet.defer import Deferred
 
 from txmongo._gridfs.collections import BucketCollections
-from txmongo._gridfs.finding import find_file, revision_order
+from txmongo._gridfs.finding import GridOutCursor, find_file, revision_order
 from txmongo._gridfs.grid_in import GridIn, store
 from txmongo._gridfs.grid_out import GridOut
 from txmongo._gridfs.indexes import CHUNKS_INDEX, FILES_INDEX
@@ -28,6 +29,8 @@ class GridFS:
 
     Every method that talks to the server returns a Deferred. Beside what its own description says, it can fail as those
     of :class:`~txmongo.collection.Collection`. Writes are acknowledged even if the database's write concern is not.
+    Those that take ``session`` do what they do in that :class:`~txmongo.sessions.ClientSession`, and the file that they
+    open too; it is refused as :class:`GridFSBucket` says.
 
     Before the first write through one object the bucket's two indexes are made, if it is empty.
 
@@ -82,7 +85,7 @@ class GridFS:
         check_source(data, kwargs.get("encoding"))
         return Deferred.fromCoroutine(store(self.new_file(**kwargs), data))
 
-    def delete(self, file_id: Any) -> Deferred[list[tuple[bool, DeleteResult]]]:
+    def delete(self, file_id: Any, session: Any = None) -> Deferred[list[tuple[bool, DeleteResult]]]:
         """Delete a file; that there is none is no error. Who is reading it meanwhile finds it corrupt.
 
         :param file_id: its ``_id``.
@@ -90,58 +93,104 @@ class GridFS:
             :class:`~pymongo.results.DeleteResult` for the file's document and for its chunks. It fails as every
             operation (see the class).
         """
-        return Deferred.fromCoroutine(self._delete(file_id))
+        return Deferred.fromCoroutine(self._delete(file_id, self._bucket.session_for(session)))
 
-    async def _delete(self, file_id: Any) -> list[tuple[bool, DeleteResult]]:
+    async def _delete(self, file_id: Any, session: Any) -> list[tuple[bool, DeleteResult]]:
         bucket = self._bucket
         times = Times.begin(bucket.files, {})
         # In this order: a file without all its chunks is not to be seen.
-        file = await bucket.files.delete_one({"_id": {"$eq": file_id}}, **times.left())
-        chunks = await bucket.chunks.delete_many({"files_id": {"$eq": file_id}}, **times.left())
+        file = await bucket.files.delete_one({"_id": {"$eq": file_id}}, session=session, **times.left())
+        chunks = await bucket.chunks.delete_many({"files_id": {"$eq": file_id}}, session=session, **times.left())
         return [(True, file), (True, chunks)]
 
     # --- reading ---
 
-    def get(self, file_id: Any) -> Deferred[GridOut]:
+    def get(self, file_id: Any, session: Any = None) -> Deferred[GridOut]:
         """Open a file.
 
         :param file_id: its ``_id``.
         :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
             if there is no such file.
         """
-        return self._open({"_id": {"$eq": file_id}}, f"no file in gridfs with _id {file_id!r}")
+        return self._open({"_id": {"$eq": file_id}}, f"no file in gridfs with _id {file_id!r}", session)
 
-    def get_version(self, filename: str | None = None, version: int = -1) -> Deferred[GridOut]:
+    def get_version(
+        self, filename: str | None = None, version: int = -1, session: Any = None, **kwargs: Any
+    ) -> Deferred[GridOut]:
         """Open one of the files of a name.
 
-        :param filename: the name; ``None`` for files without one.
+        :param filename: the name; ``None`` for files without one, or with any where ``kwargs`` say which.
         :param version: 0 for the one that was stored first, 1 for the next; -1 for the one that was stored last, -2 for
             the one before.
+        :param kwargs: further fields of the file's document, with their values.
         :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
             if there is no such version.
         :raises TypeError: ``version`` is not an int.
         """
         order, skip = revision_order(version, "version")
         missing = f"no version {version} for filename {filename!r}"
-        return self._open({"filename": filename}, missing, sort=order, skip=skip)
+        return self._open(_named(filename, kwargs), missing, session, sort=order, skip=skip)
 
-    def get_last_version(self, filename: str | None) -> Deferred[GridOut]:
+    def get_last_version(self, filename: str | None = None, session: Any = None, **kwargs: Any) -> Deferred[GridOut]:
         """Open the file of a name that was stored last.
 
-        :param filename: the name.
+        :param filename: the name; ``None`` as of :meth:`get_version`.
+        :param kwargs: further fields of the file's document, with their values.
         :returns: a Deferred that fires with the :class:`GridOut`. It fails with :class:`~txmongo._gridfs.errors.NoFile`
             if there is no file of that name.
         """
         missing = f"no file in gridfs with filename {filename!r}"
-        return self._open({"filename": filename}, missing, sort=[("uploadDate", -1)])
+        return self._open(_named(filename, kwargs), missing, session, sort=[("uploadDate", -1)])
 
-    def list(self) -> Deferred[list[str]]:
+    def find(self, *args: Any, **kwargs: Any) -> GridOutCursor:
+        """Find files.
+
+        :param args: and ``kwargs``: as of :meth:`GridFSBucket.find`.
+        :returns: a :class:`GridOutCursor`, which is a Deferred of a list of :class:`GridOut` and more; nothing is sent
+            before it is used. It fails as every operation (see the class).
+        """
+        return GridOutCursor(self._bucket, *args, **kwargs)
+
+    def find_one(self, filter: Any = None, session: Any = None, *args: Any, **kwargs: Any) -> Deferred[GridOut | None]:
+        """Find one file.
+
+        :param filter: which one, by the fields of its document; anything but a mapping is taken for an ``_id``.
+        :param args: and ``kwargs``: further arguments of :meth:`find`.
+        :returns: a Deferred that fires with the :class:`GridOut`, or ``None`` if there is none. It fails as every
+            operation (see the class).
+        """
+        if filter is not None and not isinstance(filter, Mapping):
+            filter = {"_id": {"$eq": filter}}
+        found = self.find(filter, *args, session=session, **kwargs).limit(-1).to_list()
+        return found.addCallback(lambda files: files[0] if files else None)
+
+    def exists(self, document_or_id: Any = None, session: Any = None, **kwargs: Any) -> Deferred[bool]:
+        """Whether there is such a file.
+
+        ::
+
+            await fs.exists(file_id)
+            await fs.exists({"filename": "small"})
+            await fs.exists(filename="small")
+
+        :param document_or_id: an ``_id``, or fields of the file's document as a mapping; any file if neither this nor
+            ``kwargs`` are given.
+        :param kwargs: fields of the file's document, which then alone count.
+        :returns: a Deferred that fires with a bool. It fails as every operation (see the class).
+        """
+        query = kwargs or ({} if document_or_id is None else document_or_id)
+        if not isinstance(query, Mapping):
+            query = {"_id": {"$eq": query}}
+        found = self._bucket.files.find_one(query, ["_id"], session=self._bucket.session_for(session))
+        return found.addCallback(lambda document: document is not None)
+
+    def list(self, session: Any = None) -> Deferred[list[str]]:
         """The names of all files, each once.
 
         :returns: a Deferred that fires with the list of names. Files without one are not told of. It fails as every
             operation (see the class).
         """
-        names = self._bucket.files.distinct("filename")
+        names = self._bucket.files.distinct("filename", session=self._bucket.session_for(session))
         return names.addCallback(lambda found: [name for name in found if name is not None])
 
     def count(self, filename: str | None) -> Deferred[int]:
@@ -152,5 +201,10 @@ class GridFS:
         """
         return self._bucket.files.count_documents({"filename": filename})
 
-    def _open(self, query: dict[str, Any], missing: str, **options: Any) -> Deferred[GridOut]:
-        return find_file(self._bucket, query, missing, Times.begin(self._bucket.files, {}), **options)
+    def _open(self, query: dict[str, Any], missing: str, session: Any, **options: Any) -> Deferred[GridOut]:
+        return find_file(self._bucket, query, missing, Times.begin(self._bucket.files, {}), session, **options)
+
+
+def _named(filename: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """The query for the files of a name, of which other fields may be told as well."""
+    return fields if fields and filename is None else {**fields, "filename": filename}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import io
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
@@ -217,6 +218,15 @@ class GridIn:
     def writable(self) -> bool:
         """True."""
         return True
+
+    def read(self, size: int = -1) -> NoReturn:
+        """Refused.
+
+        :param size: whatever it is.
+        :raises io.UnsupportedOperation: always: a file that is being written cannot be read from. It is an
+            :class:`OSError` and a :class:`ValueError`.
+        """
+        raise io.UnsupportedOperation("a file that is being written cannot be read from")
 
     def set(self, name: str, value: Any) -> Deferred[None]:
         """Set a field of the file's document, also after :meth:`close`.

@@ -43,7 +43,7 @@ class GridOut:
 
     :param root_collection: the bucket: the :class:`~txmongo.collection.Collection` of which ``files`` and ``chunks``
         are subcollections.
-    :param doc: the file's document.
+    :param doc: the file's document; anything but a mapping is taken for ``file_id``, PyMongo's second argument.
     :param file_id: the file's ``_id``, instead of its document; wait for :meth:`open` then.
     :param file_document: the same as ``doc``; PyMongo's name.
     :param session: a :class:`~txmongo.sessions.ClientSession` for all commands.
@@ -58,9 +58,12 @@ class GridOut:
         file_document: Mapping[str, Any] | None = None,
         session: Any = None,
     ) -> None:
+        if doc is not None and file_id is None and not isinstance(doc, Mapping):
+            # PyMongo's second argument.
+            doc, file_id = None, doc
         document = file_document if doc is None else doc
         if document is not None and not isinstance(document, Mapping):
-            raise TypeError(f"doc must be a mapping, not {type(document).__name__}")
+            raise TypeError(f"the file's document must be a mapping, not {type(document).__name__}")
         bucket = BucketCollections.of(root_collection)
         self._begin(bucket, document, file_id, session, Times.begin(bucket.files, {}))
 
@@ -198,9 +201,40 @@ class GridOut:
         """Refused.
 
         :param value: whatever it is.
-        :raises OSError: always: a stored file cannot be changed.
+        :raises io.UnsupportedOperation: always: a stored file cannot be changed. It is an :class:`OSError` and a
+            :class:`ValueError`.
         """
-        raise OSError("a stored file cannot be written to")
+        raise io.UnsupportedOperation("a stored file cannot be written to")
+
+    def writelines(self, lines: Any) -> NoReturn:
+        """Refused, as :meth:`write`.
+
+        :param lines: whatever they are.
+        :raises io.UnsupportedOperation: always.
+        """
+        raise io.UnsupportedOperation("a stored file cannot be written to")
+
+    def truncate(self, size: int | None = None) -> NoReturn:
+        """Refused, as :meth:`write`.
+
+        :param size: whatever it is.
+        :raises io.UnsupportedOperation: always.
+        """
+        raise io.UnsupportedOperation("a stored file cannot be truncated")
+
+    def fileno(self) -> NoReturn:
+        """Refused.
+
+        :raises io.UnsupportedOperation: always: a stored file is none of the operating system's.
+        """
+        raise io.UnsupportedOperation("a stored file has no file descriptor")
+
+    def isatty(self) -> bool:
+        """False."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing: a stored file is not written to."""
 
     # --- reading ---
 
@@ -253,10 +287,24 @@ class GridOut:
         self._check_open(size)
         return self._turns.take(self._read_lines, size)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def to_list(self) -> Deferred[list[bytes]]:
+        """Read the lines that are left.
+
+        :returns: a Deferred that fires with the list of lines, and fails as that of :meth:`read`.
+        :raises ValueError: the file is closed.
+        """
+        return self.readlines()
+
+    def __aiter__(self) -> Self:
         """The lines that are left."""
-        while line := await self.readline():
-            yield line
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next line."""
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
 
     def __iter__(self) -> GridOutIterator:
         """The chunks of the whole file, as Deferreds."""

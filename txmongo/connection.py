@@ -53,13 +53,14 @@ from txmongo._ops.writes import write_options
 from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.srv import DNSResolver, SrvResolver
 from txmongo._sdam.topology import Topology
+from txmongo._sessions.options import SessionOptions, TransactionOptions, given_options
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.cursor import CommandCursor
 from txmongo.database import Database
 from txmongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoAuthenticationError
-from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
+from txmongo.sessions import ClientSession
 from txmongo.types import Address, DocumentType, Pipeline
 
 __all__ = [
@@ -595,15 +596,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         """
         if self._closed:
             raise InvalidOperation("the client is closed: disconnect() was called")
-        if isinstance(causal_consistency, SessionOptions):
-            options, causal_consistency = causal_consistency, None
-        given = (causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms)
-        if options is None:
-            options = SessionOptions(*given)
-        elif not isinstance(options, SessionOptions):
-            raise TypeError(f"options must be a SessionOptions, not {type(options).__name__}")
-        elif any(each is not None and each is not False for each in given):
-            raise ConfigurationError("options were given twice: in options and as arguments")
+        options = given_options(
+            options, causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms
+        )
         executor = self._executor
         return ClientSession(
             self,

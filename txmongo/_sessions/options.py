@@ -16,7 +16,7 @@ from pymongo.write_concern import WriteConcern
 from txmongo._pymongo import ServerMode
 from txmongo.errors import ConfigurationError
 
-__all__ = ["SessionOptions", "TransactionOptions", "check_acknowledged"]
+__all__ = ["SessionOptions", "TransactionOptions", "check_acknowledged", "given_options"]
 
 
 def _check_type(name: str, value: Any, expected: type) -> None:
@@ -133,3 +133,28 @@ class SessionOptions:
             raise ConfigurationError("snapshot_time is for snapshot sessions: snapshot=True is missing")
         causal = not snapshot if causal_consistency is None else bool(causal_consistency)
         self.__attrs_init__(causal, default_transaction_options, bool(snapshot), snapshot_time, default_timeout_ms)
+
+
+def given_options(
+    options: SessionOptions | None,
+    causal_consistency: bool | SessionOptions | TransactionOptions | None,
+    default_transaction_options: TransactionOptions | None,
+    snapshot: bool | None,
+    snapshot_time: Timestamp | None,
+    default_timeout_ms: int | None,
+) -> SessionOptions:
+    """The options of a session that were given in one object, in the place of the first of them too, or one by one.
+
+    :raises ConfigurationError: they were given both ways, or contradict one another.
+    :raises TypeError: an option has a value of the wrong type.
+    """
+    if isinstance(causal_consistency, SessionOptions):
+        options, causal_consistency = causal_consistency, None
+    given = (causal_consistency, default_transaction_options, snapshot, snapshot_time, default_timeout_ms)
+    if options is None:
+        return SessionOptions(*given)
+    if not isinstance(options, SessionOptions):
+        raise TypeError(f"options must be a SessionOptions, not {type(options).__name__}")
+    if any(each is not None and each is not False for each in given):
+        raise ConfigurationError("options were given twice: in options and as arguments")
+    return options

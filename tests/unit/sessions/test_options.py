@@ -10,7 +10,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmongo._sessions.options import SessionOptions, TransactionOptions
+from txmongo._sessions.options import SessionOptions, TransactionOptions, given_options
 from txmongo.errors import ConfigurationError
 
 
@@ -78,3 +78,19 @@ class OptionTests(SynchronousTestCase):
         options = TransactionOptions(ReadConcern("local"), WriteConcern(1), ReadPreference.PRIMARY, 5)
         self.assertEqual(options.read_concern, ReadConcern("local"))
         self.assertEqual((options.write_concern, options.max_commit_time_ms), (WriteConcern(1), 5))
+
+    def test_one_by_one(self) -> None:
+        """Options come one by one, or in one object, in its own place or in that of the first; not both ways."""
+        anything: Any = given_options
+        nothing = (None, None, False, None, None)
+        self.assertEqual(anything(None, *nothing), SessionOptions())
+        self.assertEqual(anything(None, None, None, True, Timestamp(5, 1), 7).default_timeout_ms, 7)
+        default = TransactionOptions(max_commit_time_ms=7)
+        self.assertIs(anything(None, default, *nothing[1:]).default_transaction_options, default)
+        options = SessionOptions(snapshot=True)
+        self.assertIs(anything(options, *nothing), options)
+        self.assertIs(anything(None, options, *nothing[1:]), options)
+        self.assertRaises(TypeError, anything, {}, *nothing)
+        for given in ((True, *nothing[1:]), (None, default, False, None, None), (None, None, True, None, None)):
+            self.assertRaises(ConfigurationError, anything, options, *given)
+        self.assertRaises(ConfigurationError, anything, None, options, default, *nothing[2:])

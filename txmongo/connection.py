@@ -1,7 +1,7 @@
-"""The client: what it was told, what it consists of, and the databases that it leads to.
+"""The client: what it was told, what it does for its caller, and the databases that it leads to.
 
-:class:`ConnectionPool` wires the layers below together (settings, connector, pools, topology, executor) and is where
-the reactor is defaulted, here alone. The name is TxMongo's; the arguments are those of TxMongo 15.2 and PyMongo's.
+What it consists of, and how that is tied together, is in :mod:`txmongo._client_parts`; the reactor is defaulted here
+alone. The name is TxMongo's; the arguments are those of TxMongo 15.2 and PyMongo's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Final, Generic, Self, Unpack
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo.driver_info import DriverInfo
-from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.results import ClientBulkWriteResult
@@ -24,12 +23,8 @@ from twisted.python.failure import Failure
 
 from txmongo._auth import make_credentials
 from txmongo._client_bulk import ClientBulk, bulk_write_concern, client_writes
+from txmongo._client_parts import ClientParts
 from txmongo._cmap.connector import EndpointFor
-from txmongo._cmap.current_connector import CurrentConnector
-from txmongo._cmap.handshake import server_api_fields
-from txmongo._cmap.pinning import BalancedPool
-from txmongo._cmap.pool import Pool
-from txmongo._cmap.wait_queue import Crowd
 from txmongo._deployment import DeploymentView
 from txmongo._dns import SystemResolver
 from txmongo._encryption.automatic import AutomaticEncryption
@@ -40,19 +35,13 @@ from txmongo._ops.base import Execute, write_concern_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_bulk_write import ClientBulkOptions
 from txmongo._ops.client_sessions import check_session
-from txmongo._ops.command_events import CommandEvents
 from txmongo._ops.cursor_times import cursor_times
-from txmongo._ops.encrypting import EncryptingExecutor
-from txmongo._ops.executor import Executor
-from txmongo._ops.farewell import Farewell
-from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.run_command import RunCommand
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.writes import write_options
 from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.srv import DNSResolver, SrvResolver
-from txmongo._sdam.topology import Topology
 from txmongo._sessions.options import SessionOptions, TransactionOptions, given_options
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
 from txmongo.change_stream import ChangeStream, open_stream
@@ -61,7 +50,7 @@ from txmongo.database import Database
 from txmongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoAuthenticationError
 from txmongo.sessions import ClientSession
-from txmongo.types import Address, DocumentType, Pipeline
+from txmongo.types import DocumentType, Pipeline
 
 __all__ = [
     "ConnectionPool",
@@ -157,41 +146,25 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             options["ssl_context_factory"] = ssl_context_factory
         self._settings = settings = parse_settings(uri, **options)
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
-        self._endpoint_for = endpoint_for
-        self._connector = CurrentConnector(settings, reactor, endpoint_for)
-        self._crowd = Crowd(settings.wait_queue_size)
-        self._topology = Topology(
-            settings,
-            clock=reactor,
-            create_pool=self._create_pool,
-            connect_monitor=self._connector.connect_monitor,
-            srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
-            on_resolved=self._resolved,
-            crowd=self._crowd,
-        )
-        listeners = [each for each in settings.event_listeners if isinstance(each, CommandListener)]
-        command_log = settings.logs.log("command", self._topology.id)
-        self._encryption = self._make_encryption(uri, resolver, options)
-        make_executor: Any = Executor
-        if self._encryption is not None:
-            make_executor = partial(EncryptingExecutor, self._encryption)
-        self._executor: Executor = make_executor(
-            self._topology,
+        self._encryption = self._make_encryption(uri, endpoint_for, resolver, options)
+        self._parts = parts = ClientParts(
             settings,
             reactor,
-            events=CommandEvents(listeners, reactor.seconds, command_log) if listeners or command_log else None,
-            server_api=server_api_fields(settings.server_api) or None,
+            endpoint_for=endpoint_for,
+            srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
+            encryption=self._encryption,
+            on_resolved=self._resolved,
         )
-        self._leftovers = Leftovers(self._executor.execute, reactor, self._executor.execute_within)
-        self._farewell = Farewell(self._topology, self._executor)
+        self._connector, self._topology = parts.connector, parts.topology
+        self._executor, self._leftovers = parts.executor, parts.leftovers
         self._closed = False
-        if settings.pool_size is not None or settings.min_pool_size:
-            self._topology.open()
-
-    # --- the parts ---
 
     def _make_encryption(
-        self, uri: str, resolver: DNSResolver | None, options: Mapping[str, Any]
+        self,
+        uri: str,
+        endpoint_for: EndpointFor | None,
+        resolver: DNSResolver | None,
+        options: Mapping[str, Any],
     ) -> AutomaticEncryption | None:
         """What encrypts, if anything does; with clients of its own, made as this one was."""
         opts = self._settings.auto_encryption_opts
@@ -199,7 +172,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             return None
         left_out = {"auto_encryption_opts", "minpoolsize", "pool_size"}
         same: dict[str, Any] = {name: value for name, value in options.items() if name.lower() not in left_out}
-        same.update(reactor=self._reactor, endpoint_for=self._endpoint_for, resolver=resolver, minPoolSize=0)
+        same.update(reactor=self._reactor, endpoint_for=endpoint_for, resolver=resolver, minPoolSize=0)
         return AutomaticEncryption(
             opts,
             self._reactor,
@@ -208,34 +181,9 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             partial(ConnectionPool, reactor=self._reactor),
         )
 
-    def _create_pool(self, address: Address) -> Pool:
-        """The pool of a server that the topology discovered."""
-
-        def failed(error: Exception, generation: int) -> None:
-            self._topology.handle_error(
-                address,
-                error,
-                generation=generation,
-                service_id=getattr(error, "_txmongo_service_id", None),
-                completed_handshake=False,
-            )
-
-        make_pool = BalancedPool if self._settings.load_balanced else Pool
-        return make_pool(
-            address,
-            self._settings,
-            clock=self._reactor,
-            connect=partial(self._connector.connect, address),
-            listeners=self._settings.event_listeners,
-            log=self._settings.logs.log("connection", self._topology.id),
-            on_connect_error=failed,
-            crowd=self._crowd,
-        )
-
     def _resolved(self, settings: ClientSettings) -> None:
         """DNS has told what a ``mongodb+srv`` connection string leaves open."""
         self._settings = settings
-        self._connector.use(settings)
 
     # --- what it was told ---
 
@@ -644,21 +592,15 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         except (MongoAuthenticationError, ConfigurationError):
             return fail()
         before = self._connector.added_user(user.source)
-        self._set_user(user.source, user)
+        self._parts.set_user(user.source, user)
         accepted: Deferred[Any] = self._ping()
         accepted.addErrback(self._refused, user, before)
         return accepted.addCallback(lambda _: True)
 
     def _refused(self, failure: Failure, user: MongoCredential, before: MongoCredential | None) -> Failure:
         if failure.check(MongoAuthenticationError) and self._connector.added_user(user.source) is user:
-            self._set_user(user.source, before)
+            self._parts.set_user(user.source, before)
         return failure
-
-    def _set_user(self, source: str, user: MongoCredential | None) -> None:
-        """Have new connections authenticated as somebody else, and let the present ones end."""
-        self._connector.set_user(source, user)
-        for server in list(self._topology.servers.values()):
-            server.pool.renew()
 
     # --- life ---
 
@@ -698,19 +640,8 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         """
         if not self._closed:
             self._closed = True
-            self._leftovers.close()
-            self._farewell.say()
-            self._executor.close()
-        return self._farewell.heard().addCallback(lambda _: self._close_sockets())
-
-    def _close_sockets(self) -> Deferred[None]:
-        """Close all; the Deferred fires when they are closed, those too that were given up before that."""
-        if self._encryption is None:
-            return self._close_topology()
-        return self._encryption.close().addCallback(lambda _: self._close_topology())
-
-    def _close_topology(self) -> Deferred[None]:
-        return self._topology.close().addCallback(lambda _: self._connector.drained())
+            self._parts.close()
+        return self._parts.closed()
 
     def close(self) -> Deferred[None]:
         """Close everything: :meth:`disconnect` under PyMongo's name.

@@ -72,7 +72,7 @@ class CancelTests(CollectionTestCase):
         """Nobody waits, nothing is checked out, no session is in use."""
         pools = [server.pool for server in self.other._topology.servers.values()]
         self.assertEqual(sum(pool.operation_count for pool in pools), 0)
-        self.assertEqual(self.other._crowd.waiting, 0)
+        self.assertEqual(self.other._parts.crowd.waiting, 0)
         self.assertEqual(self.other._executor.sessions.pool.in_use, 0)
 
     async def works(self) -> None:
@@ -180,7 +180,7 @@ class CancelTests(CollectionTestCase):
             operation.cancel()
             await self.assertFailure(operation, defer.CancelledError)
         pools = [server.pool for server in self.other._topology.servers.values()]
-        self.assertEqual((sum(pool.operation_count for pool in pools), self.other._crowd.waiting), (0, 0))
+        self.assertEqual((sum(pool.operation_count for pool in pools), self.other._parts.crowd.waiting), (0, 0))
         members.thaw(members.members[0])
         await session.abort_transaction()
         for each in (session, whole):

@@ -55,7 +55,7 @@ class CancelCase(ClientCase):
         """
         pools = [server.pool for server in self.made._topology.servers.values()]
         connections = [connection for pool in pools for connection in pool._connections]
-        self.assertEqual(self.made._crowd.waiting, 0)
+        self.assertEqual(self.made._parts.crowd.waiting, 0)
         self.assertEqual(sum(pool.operation_count for pool in pools), 0)
         self.assertEqual(sum(len(connection.in_flight) for connection in connections), in_flight)
         self.assertEqual(self.made._executor.sessions.pool.in_use, 0)

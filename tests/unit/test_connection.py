@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Generator
 from contextlib import aclosing
 from pathlib import Path
@@ -13,14 +11,10 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
-from pymongo import monitoring
-from pymongo.driver_info import DriverInfo
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import Nearest, ReadPreference
-from pymongo.server_api import ServerApi, ServerApiVersion
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
-from twisted.python.failure import Failure
 
 import txmongo
 from tests.unit.clients import SET_OF_ONE, ClientCase, awaited
@@ -41,7 +35,6 @@ from txmongo.errors import (
     InvalidURI,
     OperationFailure,
     ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
 )
 from txmongo.protocol import MongoAuthenticationError
 from txmongo.sessions import ClientSession, SessionOptions, TransactionOptions
@@ -364,42 +357,6 @@ class LifeTests(ClientCase):
         self.result(client.disconnect())
         self.assertEqual([command["cursors"] for command in self.server.commands("killCursors")], [[7], [7]])
 
-    def test_wire_up(self) -> None:
-        """Listeners, the Stable API and names of wrapping libraries reach where they belong."""
-
-        class Listener(monitoring.CommandListener):
-            def __init__(self) -> None:
-                self.names: list[str] = []
-
-            def started(self, event: monitoring.CommandStartedEvent) -> None:
-                self.names.append(event.command_name)
-
-            def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-                pass
-
-            def failed(self, event: monitoring.CommandFailedEvent) -> None:
-                pass
-
-        listener = Listener()
-        api = ServerApi(ServerApiVersion.V1, strict=True, deprecation_errors=False)
-        client = self.client(event_listeners=[listener], server_api=api)
-        client.append_metadata(DriverInfo("wrapper", "1.0"))
-        self.result(client.test.command("ping"))
-        self.assertEqual(listener.names, ["ping"])
-        [ping] = self.server.commands("ping")
-        self.assertEqual((ping["apiVersion"], ping["apiStrict"], ping["apiDeprecationErrors"]), ("1", True, False))
-        hellos = [command.document for command in self.server.received if "client" in command.document]
-        self.assertTrue(any("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))
-        wrong: Any = "wrapper"
-        self.assertRaises(TypeError, client.append_metadata, wrong)
-
-    def test_plain_api(self) -> None:
-        """Of the Stable API only what was declared is sent."""
-        client = self.client(server_api=ServerApi(ServerApiVersion.V1))
-        self.result(client.test.command("ping"))
-        [ping] = self.server.commands("ping")
-        self.assertEqual((ping["apiVersion"], "apiStrict" in ping), ("1", False))
-
 
 class ReadPreferenceTests(ClientCase):
     """Which of several servers an operation goes to."""
@@ -502,124 +459,6 @@ class AuthenticateTests(ClientCase):
         client.authenticate("other", "bob", "eraser").addErrback(lambda _: None)
         users = {"db": ("ann", "pencil", "SCRAM-SHA-1"), "other": ("bob", "eraser", "DEFAULT")}
         self.assertEqual(client.auth_creds, users)
-
-
-class SrvTests(ClientCase):
-    """A client whose servers DNS tells."""
-
-    def test_resolved(self) -> None:
-        """The servers and options that DNS tells are used, TLS by default, metadata of before included."""
-
-        class Record:
-            def __init__(self, **payload: Any) -> None:
-                self.payload = type("Payload", (), payload)()
-                self.type = 33 if "target" in payload else 16
-                self.ttl = 60
-                self.payload.ttl = 60
-
-        class Name:
-            name = b"fake.example.com"
-
-            def __str__(self) -> str:
-                return "fake.example.com"
-
-        class Resolver:
-            def lookupService(self, name: str, timeout: Any = ()) -> Deferred[Any]:
-                found: Deferred[Any] = Deferred()
-                found.callback(([Record(target=Name(), port=27017, priority=0, weight=0)], [], []))
-                return found
-
-            def lookupText(self, name: str, timeout: Any = ()) -> Deferred[Any]:
-                found: Deferred[Any] = Deferred()
-                found.callback(([Record(data=[b"authSource=other"])], [], []))
-                return found
-
-        self.servers["fake.example.com"] = self.server
-        client = self.client("mongodb+srv://cluster.example.com/?tls=false", resolver=Resolver())
-        client.append_metadata(DriverInfo("wrapper", "1.0"))
-        self.result(client.test.command("ping"))
-        self.assertEqual(client.options.seeds, (("fake.example.com", 27017),))
-        hellos = [command.document for command in self.server.received if "client" in command.document]
-        self.assertTrue(all("wrapper" in hello["client"]["driver"]["name"] for hello in hellos))
-
-
-class WaitQueueSizeTests(ClientCase):
-    """How many operations may wait, for a server and for a connection together."""
-
-    def refused(self, operation: Deferred[Any]) -> None:
-        """One that is not let in."""
-        error = self.failureResultOf(operation, WaitQueueTimeoutError).value
-        self.assertIn("waitQueueSize allows (", str(error))
-
-    def test_for_a_server(self) -> None:
-        """While no server answers, so many operations wait and one more fails at once; a place that is left is free."""
-        self.server.answer("isMaster", Behaviour.FALL_SILENT)
-        client = self.client(waitQueueSize=3)
-        waiting = [client.test.command("ping"), client.test.things.find_one(), client.getprotocol()]
-        for _ in range(2):
-            self.refused(client.test.command("ping"))
-            self.refused(client.test.things.insert_one({}))
-        waiting[1].cancel()
-        self.failureResultOf(waiting[1], CancelledError)
-        self.assertNoResult(client.test.command("ping").addErrback(lambda _: None))
-        self.refused(client.test.command("ping"))
-        waiting[0].addErrback(lambda _: None)
-        waiting[2].addErrback(lambda _: None)
-
-    def test_for_a_connection(self) -> None:
-        """Those that wait for a connection count, whichever server it is to, and none of those that were let in."""
-        self.server.answer("ping", Behaviour.FALL_SILENT)
-        client = self.client(waitQueueSize=3, maxPoolSize=1, pipelining=False)
-        waiting = [client.test.command("ping") for _ in range(3)]
-        self.turn()
-        waiting.append(client.test.command("ping"))
-        self.refused(client.test.command("ping"))
-        self.assertEqual(len(self.server.commands("ping")), 1)
-        for each in waiting:
-            self.assertNoResult(each)
-            each.addErrback(lambda _: None)
-
-    def test_again(self) -> None:
-        """An operation that is tried again waits, however many others do."""
-        client = self.client(waitQueueSize=1, maxPoolSize=1, pipelining=False)
-        self.result(client)
-        self.server.answer("find", Behaviour.HANG_UP, {"cursor": {"id": 0, "ns": "test.things", "firstBatch": []}})
-        reading, waiting = client.test.things.find_one(), client.test.command("ping")
-        self.refused(client.test.command("ping"))
-        self.turn()
-        self.clock.advance(0.5)
-        self.turn()
-        self.assertIsNone(self.successResultOf(reading))
-        waiting.addErrback(lambda _: None)
-
-    def test_memory(self) -> None:
-        """Refusals leave nothing behind."""
-        self.server.answer("isMaster", Behaviour.FALL_SILENT)
-        client = self.client(waitQueueSize=1)
-        waiting = client.test.command("ping").addErrback(lambda _: None)
-        self.refuse(client, 500)
-        calls = len(self.clock.getDelayedCalls())
-        tracemalloc.start()
-        self.addCleanup(tracemalloc.stop)
-        before, _ = tracemalloc.get_traced_memory()
-        self.refuse(client, 5000)
-        after, _ = tracemalloc.get_traced_memory()
-        self.assertLess(after - before, 20_000)
-        self.assertEqual(len(self.clock.getDelayedCalls()), calls)
-        self.assertNoResult(waiting)
-
-    def refuse(self, client: ConnectionPool[Any], count: int) -> None:
-        """Begin operations that are refused."""
-        refused: list[int] = [0]
-
-        def note(failure: Failure) -> None:
-            failure.trap(WaitQueueTimeoutError)
-            refused[0] += 1
-
-        for _ in range(count):
-            client.test.things.update_one({}, {"$set": {"a": 1}}).addErrback(note)
-        gc.collect()
-        self.assertEqual(refused, [count])
 
 
 class SessionTests(ClientCase):

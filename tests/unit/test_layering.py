@@ -26,6 +26,7 @@ LEGACY |= {"_legacy.protocol_methods": PROTOCOL, "_legacy.protocols": PROTOCOL}
 FRONTS = {"", "bulk", "change_stream", "collection", "connection", "cursor", "database", "gridfs", "sessions"}
 FRONTS |= {
     "_client_bulk",
+    "_client_parts",
     "_collection",
     "_command_cursor",
     "_create_drop",

@@ -76,6 +76,7 @@ _AUTO_ENCRYPTION = (
     "key_vault_namespace",
     "kms_providers",
     "kms_tls_options",
+    "mongocryptd_bypass_spawn",
     "mongocryptd_spawn_args",
     "mongocryptd_spawn_path",
     "mongocryptd_uri",

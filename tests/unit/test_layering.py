@@ -212,7 +212,7 @@ class LayeringTests(SynchronousTestCase):
         self.assertEqual([p for name, tree in self.trees.items() for p in reactors(name, tree)], [])
 
     def test_strangers(self) -> None:
-        """Nothing uses asyncio, and only the testing package starts processes."""
+        """Nothing uses asyncio, and only the testing package starts processes by other means than the reactor's."""
         self.assertEqual([p for name, tree in self.trees.items() for p in strangers(name, tree)], [])
 
     def test_private_names(self) -> None:

@@ -17,23 +17,18 @@ from twisted.internet.defer import Deferred
 from txmongo._encryption.callbacks import Callbacks
 from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
-from txmongo._encryption.key_vault import RAW, key_vault_of
+from txmongo._encryption.key_vault import key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
 from txmongo._encryption.library import crypt_options, encoded_map
+from txmongo._encryption.mongocryptd import Mongocryptd, Spawner, spawn_command
 from txmongo._encryption.running import Running
 from txmongo._pymongo import auto_encryption_options
-from txmongo._settings import parse_settings
-from txmongo.errors import ConfigurationError, ServerSelectionTimeoutError
+from txmongo.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
 
 __all__ = ["AutomaticEncryption"]
-
-#: Milliseconds in which mongocryptd, a process on the same machine, should be found.
-_MONGOCRYPTD_TIMEOUT = 10_000
-_SPAWN_PATH = "mongocryptd"
-_SPAWN_ARGUMENTS = ["--idleShutdownTimeoutSecs=60"]
 
 
 class AutomaticEncryption:
@@ -60,6 +55,7 @@ class AutomaticEncryption:
     ) -> None:
         given = auto_encryption_options(opts)
         _refuse_unsupported(given)
+        command = spawn_command(given["mongocryptd_spawn_path"], given["mongocryptd_spawn_args"])
         self.encrypts: bool = not given["bypass_auto_encryption"]
         self._encrypted_fields_map: Mapping[str, Any] | None = given["encrypted_fields_map"]
         self._kms = KMSRequests(reactor, kms_tls_settings(given["kms_tls_options"]), kms_timeout)
@@ -72,10 +68,10 @@ class AutomaticEncryption:
         self._crypt = Crypt(options, self._callbacks)
         analyses = self.encrypts and not given["bypass_query_analysis"]
         if analyses and not self._crypt.has_shared_library:
-            uri = given["mongocryptd_uri"]
-            times = {} if _chooses_a_server_in_time(uri) else {"serverSelectionTimeoutMS": _MONGOCRYPTD_TIMEOUT}
-            self._callbacks.mongocryptd = self._own(other_client(uri, **times))
-            self._callbacks.mongocryptd_uri = uri
+            spawner = None if given["mongocryptd_bypass_spawn"] else Spawner(reactor, command)
+            mongocryptd = Mongocryptd(given["mongocryptd_uri"], reactor, other_client, spawner)
+            self._own(mongocryptd.client)
+            self._callbacks.mongocryptd = mongocryptd
         self._running = Running("client")
 
     def _own(self, client: ConnectionPool[Any]) -> ConnectionPool[Any]:
@@ -127,11 +123,10 @@ class AutomaticEncryption:
 class AutomaticCallbacks(Callbacks):
     """What libmongocrypt asks for beyond explicit encryption: what the server knows of a collection, and analysis.
 
-    :ivar mongocryptd: the client of the process that analyses commands; ``None`` if none is needed.
+    :ivar mongocryptd: analyses commands; ``None`` if none is needed.
     """
 
-    mongocryptd: ConnectionPool[Any] | None = None
-    mongocryptd_uri = ""
+    mongocryptd: Mongocryptd | None = None
 
     def __init__(
         self, key_vault: Any, kms: KMSRequests, credentials: Credentials, metadata: ConnectionPool[Any] | None
@@ -151,24 +146,15 @@ class AutomaticCallbacks(Callbacks):
         :raises ServerSelectionTimeoutError: mongocryptd is not there.
         """
         assert self.mongocryptd is not None
-        try:
-            reply = await self.mongocryptd[database].command(RawBSONDocument(cmd), codec_options=RAW)
-        except ServerSelectionTimeoutError as error:
-            raise ServerSelectionTimeoutError(
-                f"mongocryptd, which tells what of a command is to be encrypted, cannot be reached at "
-                f"mongocryptd_uri ({self.mongocryptd_uri}): start it, or give crypt_shared_lib_path; or else "
-                f"bypass_query_analysis or bypass_auto_encryption: {error}"
-            ) from error
-        return bytes(reply.raw)
+        return await self.mongocryptd.mark(database, cmd)
 
 
 def _refuse_unsupported(given: Mapping[str, Any]) -> None:
     if given["kms_connect_callback"] is not None:
         raise ConfigurationError("kms_connect_callback: it gives sockets, which cannot be used under Twisted")
-    if given["mongocryptd_spawn_path"] != _SPAWN_PATH or given["mongocryptd_spawn_args"] != _SPAWN_ARGUMENTS:
-        raise ConfigurationError(
-            "mongocryptd_spawn_path, mongocryptd_spawn_args: the driver starts no mongocryptd, it only connects to one"
-        )
+    path = given["crypt_shared_lib_path"]
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"crypt_shared_lib_path must be a str, not {type(path).__name__}")
     client = given["key_vault_client"]
     if client is not None and not hasattr(client, "_executor"):
         raise TypeError(f"key_vault_client must be a ConnectionPool, not {type(client).__name__}")
@@ -186,7 +172,3 @@ def _crypt_options(given: Mapping[str, Any]) -> Any:
         key_expiration_ms=given["key_expiration_ms"],
         enable_multiple_collinfo=True,
     )
-
-
-def _chooses_a_server_in_time(uri: str) -> bool:
-    return "serverselectiontimeoutms" in parse_settings(uri).options

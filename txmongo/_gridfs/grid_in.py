@@ -223,8 +223,8 @@ class GridIn:
         """Refused.
 
         :param size: whatever it is.
-        :raises io.UnsupportedOperation: always: a file that is being written cannot be read from. It is an
-            :class:`OSError` and a :class:`ValueError`.
+        :raises OSError: always: a file that is being written cannot be read from. It is an ``io.UnsupportedOperation``,
+            which is a :class:`ValueError` too.
         """
         raise io.UnsupportedOperation("a file that is being written cannot be read from")
 

@@ -201,8 +201,8 @@ class GridOut:
         """Refused.
 
         :param value: whatever it is.
-        :raises io.UnsupportedOperation: always: a stored file cannot be changed. It is an :class:`OSError` and a
-            :class:`ValueError`.
+        :raises OSError: always: a stored file cannot be changed. It is an ``io.UnsupportedOperation``, which is a
+            :class:`ValueError` too.
         """
         raise io.UnsupportedOperation("a stored file cannot be written to")
 
@@ -210,7 +210,7 @@ class GridOut:
         """Refused, as :meth:`write`.
 
         :param lines: whatever they are.
-        :raises io.UnsupportedOperation: always.
+        :raises OSError: always.
         """
         raise io.UnsupportedOperation("a stored file cannot be written to")
 
@@ -218,14 +218,14 @@ class GridOut:
         """Refused, as :meth:`write`.
 
         :param size: whatever it is.
-        :raises io.UnsupportedOperation: always.
+        :raises OSError: always.
         """
         raise io.UnsupportedOperation("a stored file cannot be truncated")
 
     def fileno(self) -> NoReturn:
         """Refused.
 
-        :raises io.UnsupportedOperation: always: a stored file is none of the operating system's.
+        :raises OSError: always: a stored file is none of the operating system's.
         """
         raise io.UnsupportedOperation("a stored file has no file descriptor")
 

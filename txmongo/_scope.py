@@ -18,6 +18,7 @@ from txmongo._ops.cursor_times import cursor_times
 from txmongo._ops.find import check_count
 from txmongo._ops.timeouts import seconds_of, take_timing
 from txmongo._pymongo import ServerMode
+from txmongo.errors import ConfigurationError
 from txmongo.types import DocumentType
 
 if TYPE_CHECKING:
@@ -115,11 +116,16 @@ class Scope(Generic[DocumentType]):
         :param keywords: the other arguments, spelled as the server spells them; what is ``None`` is left out.
         :param reply_codec_options: how the results are decoded, if not as everything.
         :raises TypeError: an argument is not of its type.
+        :raises ConfigurationError: it is to be explained, of which no cursor comes.
         """
         check_session(session, self._sessions)
         if not isinstance(pipeline, list):
             raise TypeError(f"pipeline must be a list of stages, not {type(pipeline).__name__}")
         check_optional_mapping("let", keywords.get("let"))
+        if "explain" in keywords:
+            raise ConfigurationError(
+                "aggregate has no explain: Database.command('aggregate', ..., explain=True) explains"
+            )
         timing, timeout_mode = take_timing(keywords), keywords.pop("timeout_mode", None)
         comment, batch_size = keywords.pop("comment", None), keywords.pop("batchSize", None)
         if batch_size is not None:

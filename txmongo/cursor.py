@@ -10,6 +10,7 @@ Kept: the CRUD specification, "Find", and the "Find, getMore and killCursors com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
 from bson.code import Code
@@ -523,6 +524,18 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
         :returns: the new one; this one stays as it is.
         """
         return self._copy(type(self))
+
+    def __copy__(self) -> Self:
+        """As :meth:`clone`: a Deferred that fires twice is of no use."""
+        return self.clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As :meth:`clone`, with copies of the query and of all options."""
+        copy = self.clone()
+        copy._filter = deepcopy(self._filter, memo)
+        copy._fields = deepcopy(self._fields, memo)
+        copy._comment = deepcopy(self._comment, memo)
+        return copy
 
     def _copy(self, kind: type[CursorT]) -> CursorT:
         """A cursor of that class with the options of this one."""

@@ -13,7 +13,7 @@ import contextlib
 import random
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from bson.int64 import Int64
 from bson.timestamp import Timestamp
@@ -321,6 +321,10 @@ class ClientSession(SessionState):
         with contextlib.suppress(PyMongoError):
             # What went wrong in the block tells more than that there was no time to say so.
             await self.end_session()
+
+    def __copy__(self) -> NoReturn:
+        # Both would end it, and each not know what the other does in it.
+        raise TypeError("a ClientSession cannot be copied: start another")
 
     def bind(self, end_session: bool = True) -> BindingContext:
         """Have the client's operations that are given no ``session`` take this one, for a while.

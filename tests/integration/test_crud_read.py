@@ -20,7 +20,7 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet import defer
 
 from tests.integration.servers import CollectionTestCase
-from txmongo.errors import OperationFailure, WriteConcernError
+from txmongo.errors import ConfigurationError, OperationFailure, WriteConcernError
 
 
 class Money:
@@ -207,6 +207,8 @@ class AggregateTests(CollectionTestCase):
         await self.failure(self.things.aggregate([{"$nonsense": 1}, {"$out": "x"}]).next(), OperationFailure)
         wrong: Any = {"$match": {}}
         self.assertRaises(TypeError, self.things.aggregate, wrong)
+        self.assertRaises(ConfigurationError, self.things.aggregate, [], explain=True)
+        self.assertRaises(ConfigurationError, self.client.admin.aggregate, [], explain=True)
 
     async def test_database(self) -> None:
         """A pipeline on the database itself."""

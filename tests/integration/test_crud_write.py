@@ -403,6 +403,10 @@ class ManagementTests(CollectionTestCase):
         described = {"v": 2, "key": [("a", 1), ("b", -1)], "name": "a_1_b_-1", "unique": True}
         self.assertEqual(information["a_1_b_-1"], described)
         self.assertEqual(set(information), {"_id_", "a_1_b_-1", "mine"})
+        for kind in (RawBSONDocument, SON):
+            others = self.things.with_options(codec_options=CodecOptions(document_class=kind))
+            self.assertEqual({type(index) for index in await others.list_indexes()}, {dict})
+            self.assertEqual(await others.index_information(), information)
         await self.things.drop_index([("a", 1), ("b", -1)])
         await self.failure(self.things.drop_index("a_1_b_-1"), OperationFailure)
         await self.things.drop_indexes()

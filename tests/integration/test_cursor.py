@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
+from collections.abc import Generator
 from typing import Any
 
 from bson import decode_all
@@ -203,6 +205,43 @@ class OptionTests(CursorCase):
         self.assertEqual(len(await cursor), 100)
         self.assertRaises(InvalidOperation, cursor.sort, "_id")
         self.assertEqual(len(await cursor.clone().limit(3)), 3)
+
+    async def test_copied(self) -> None:
+        """A copy is a clone; a deep one keeps nothing of the query that the application may change."""
+        query: dict[str, Any] = {"x": {"$in": [1]}}
+        cursor = self.things.find(query, ["_id"], comment={"about": [1]}).sort("_id", -1).limit(2)
+        shallow, deep = copy.copy(cursor), copy.deepcopy(cursor)
+        self.assertEqual(await cursor, [{"_id": 991}, {"_id": 981}])
+        query["x"]["$in"][0] = 2
+        self.assertEqual(await shallow, [{"_id": 992}, {"_id": 982}])
+        self.assertEqual(await deep, [{"_id": 991}, {"_id": 981}])
+        self.assertEqual([command["comment"] for command in self.commands.sent], [{"about": [1]}] * 3)
+
+    async def test_not_waited_for(self) -> None:
+        """A ``for`` over a cursor, of which no documents are there, ends with a word of what was meant."""
+        seen = []
+        cursor = self.things.find()
+        with self.assertRaisesRegex(TypeError, "use async for"):
+            for document in cursor:
+                seen.append(document)
+        self.assertEqual(seen, [cursor])
+        self.assertEqual(len(await cursor), 1000)
+
+    @defer.inlineCallbacks
+    def test_yield_from(self) -> Generator[defer.Deferred[Any], Any, None]:
+        """``yield from`` waits for the list, and takes the one that is there."""
+        cursor = self.things.find({"x": 1})
+        documents = yield from cursor
+        self.assertEqual(len(documents), 100)
+        cursor = self.things.find({"x": 1})
+        again: list[Any] = []
+        cursor.addCallback(lambda found: again.append(len(found)) or found)
+        yield self.things.find_one()
+        yield defer.DeferredList([cursor])
+        self.assertEqual(again, [100])
+        empty = self.things.find(limit=1)
+        yield empty.to_list()
+        self.assertEqual((yield from empty), [])
 
     async def test_rewind(self) -> None:
         """Rewound it begins again."""

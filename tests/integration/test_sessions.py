@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.integration.servers import CollectionTestCase, Commands
 from txmongo.connection import ConnectionPool
-from txmongo.errors import CollectionInvalid, InvalidOperation, OperationFailure
+from txmongo.errors import CollectionInvalid, ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.gridfs import GridFSBucket
 from txmongo.sessions import SessionOptions
 from txmongo.testing import ReplicaSet
@@ -140,6 +141,16 @@ class ImplicitTests(SessionCase):
         await things.insert_one({"_id": 1})
         self.assertEqual(self.lsids(), [None])
         self.assertEqual(self.pool.in_use, 0)
+        async with self.client.start_session() as session:
+            # TxMongo's class for that, and PyMongo's.
+            for kind in (ValueError, ConfigurationError):
+                self.assertRaises(kind, things.insert_one, {}, session=session)
+                self.assertRaises(kind, things.bulk_write, [InsertOne({})], session=session)
+
+    async def test_copied(self) -> None:
+        """A session is not copied, for the server would take both for one."""
+        async with self.client.start_session() as session:
+            self.assertRaises(TypeError, copy.copy, session)
 
     async def test_cancelled(self) -> None:
         """The session of an operation that was cancelled in flight is used for nothing else."""

@@ -137,7 +137,7 @@ class IndexMethods(CollectionCore[DocumentType]):
         timeout_mode: str | None = None,
         **timing: Unpack[Timing],
     ) -> CommandCursor[MutableMapping[str, Any]]:
-        """The indexes as the server describes them; none if the collection does not exist.
+        """The indexes as the server describes them, as dicts; none if the collection does not exist.
 
         :param comment: any BSON value, for the server's log and profiler.
         :param batch_size: how many the server sends at once; 0 leaves it to the server.
@@ -154,7 +154,7 @@ class IndexMethods(CollectionCore[DocumentType]):
             self._name,
             with_comment({}, comment),
             batch_size=batch_size or None,
-            codec_options=self._codec_options,
+            codec_options=self._codec_options.with_options(document_class=dict),
             session=session,
         )
         client = self._database.client

@@ -54,7 +54,14 @@ from txmongo._ops.base import Operation, RetryKind
 from txmongo._ops.bound_sessions import bound_to
 from txmongo._ops.cluster_time import ClusterClock, later_cluster_time
 from txmongo._ops.server_sessions import ServerSessionPool
-from txmongo._ops.session_state import CommandKind, SessionState, SessionUse, command_kind, sends_txn_number
+from txmongo._ops.session_state import (
+    CommandKind,
+    NotAcknowledged,
+    SessionState,
+    SessionUse,
+    command_kind,
+    sends_txn_number,
+)
 from txmongo._ops.transaction_state import Transaction
 from txmongo._ops.transactions import NO_SESSION, AbortTransaction, CommitTransaction
 from txmongo.errors import InvalidOperation, PyMongoError
@@ -117,12 +124,12 @@ class Sessions:
     def join(self, operation: Operation[Any]) -> None:
         """Give an operation the session that is bound here, if it has none.
 
-        :raises ValueError: it is unacknowledged: nobody would hear when the session is free.
+        :raises NotAcknowledged: it is a write that is not: nobody would hear when the session is free.
         """
         if operation.session is None:
             session = bound_to(self)
             if session is not None and not operation.acknowledged:
-                raise ValueError("a bound session cannot be used with unacknowledged writes (w=0)")
+                raise NotAcknowledged("a bound session cannot be used with unacknowledged writes (w=0)")
             operation.session = session
 
     # --- 1. ---
@@ -357,7 +364,8 @@ def check_session(session: Any, sessions: Sessions, acknowledged: bool = True) -
     :param sessions: those of the client that the operation is for.
     :param acknowledged: whether the operation's write concern is.
     :raises InvalidOperation: the session has ended or was started by another client.
-    :raises ValueError: it is no session; or the write is unacknowledged: nobody would hear when the session is free.
+    :raises ValueError: it is no session.
+    :raises NotAcknowledged: the write is not: nobody would hear when the session is free.
     """
     if session is None:
         return
@@ -365,7 +373,7 @@ def check_session(session: Any, sessions: Sessions, acknowledged: bool = True) -
         raise ValueError(f"session must be a ClientSession or None, not {type(session).__name__}")
     session.check_usable(sessions)
     if not acknowledged and not session.transaction.active:
-        raise ValueError("an explicit session cannot be used with unacknowledged writes (w=0)")
+        raise NotAcknowledged("an explicit session cannot be used with unacknowledged writes (w=0)")
 
 
 _SERVER_DEFAULT = WriteConcern()

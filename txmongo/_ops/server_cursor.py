@@ -170,6 +170,18 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             self._collect()
         return super().__await__()
 
+    def __iter__(self) -> Generator[Deferred[list[ItemT]], None, list[ItemT]]:
+        """For ``yield from``; a ``for`` would go round and round, for a Deferred hands out itself until it has fired.
+
+        :raises TypeError: the documents are not there, and whoever has been given the Deferred did not wait for them.
+        """
+        waiting = self.__await__()
+        if not self.called:
+            yield self
+            if not self.called:
+                raise TypeError(f"a {type(self).__name__} has no documents before they are waited for: use async for")
+        return (yield from waiting)
+
     def _collect(self) -> None:
         """Begin to gather the documents for the Deferred's result."""
         self._collected = list(self._buffer)

@@ -62,6 +62,10 @@ class SessionEnded(InvalidOperation, ValueError):
     """A session is to be used after its end: PyMongo's class for that, and TxMongo's."""
 
 
+class NotAcknowledged(ConfigurationError, ValueError):
+    """A session is to be used for a write of which nobody hears: PyMongo's class for that, and TxMongo's."""
+
+
 class CommandKind(enum.Enum):
     """What sort of command an operation is, as far as sessions treat it in a way of its own."""
 

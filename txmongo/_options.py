@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import unquote_plus
@@ -26,11 +26,22 @@ from pymongo.write_concern import WriteConcern
 from txmongo._logs import validate_length, validate_levels
 from txmongo.types import Address
 
-__all__ = ["ParsedURI", "parse_query", "parse_uri", "refuse_conflicts", "validate_keywords", "validate_options"]
+__all__ = [
+    "ParsedURI",
+    "connection_string",
+    "parse_query",
+    "parse_uri",
+    "refuse_conflicts",
+    "validate_keywords",
+    "validate_options",
+]
 
 SCHEME = "mongodb://"
 SRV_SCHEME = "mongodb+srv://"
 DEFAULT_PORT = 27017
+
+#: Of a fixed pool, which opens them at once. MongoDB's port, the second argument of PyMongo's clients, is beyond it.
+_MOST_CONNECTIONS = 10_000
 
 _BAD_IN_DATABASE_NAMES = re.compile(r'[/ "$]')
 
@@ -48,6 +59,8 @@ def _not_negative_seconds(option: str, value: Any) -> float:
 def _pool_size(option: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{option} must be an integer, not {type(value)}")
+    if value > _MOST_CONNECTIONS:
+        raise ValueError(f"{option}={value} is more connections than {_MOST_CONNECTIONS:,}; is port={value} meant?")
     return common.validate_positive_integer(option, value)
 
 
@@ -157,6 +170,55 @@ class ParsedURI:
     database: str | None = None
     collection: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+
+def connection_string(hosts: str | Iterable[str], port: int | None = None) -> str:
+    """One connection string of what PyMongo's clients take for a host and its port.
+
+    :param hosts: a connection string; or a host, perhaps with ``:port``; or several of these.
+    :param port: of the hosts that have none. What DNS says of a ``mongodb+srv`` stays as it is.
+    :raises TypeError: one of them is not of its type.
+    :raises ValueError: there is no such port.
+    :raises ConfigurationError: there is no host, or a connection string stands beside another.
+    """
+    if port is not None:
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"port must be an int, not {type(port).__name__}")
+        if not 0 < port < 65536:
+            raise ValueError(f"port must be between 1 and 65535, not {port}")
+    if not isinstance(hosts, str):
+        hosts = _joined(hosts)
+    if port is None:
+        return hosts
+    scheme, rest = _split_scheme(hosts)
+    if scheme == SRV_SCHEME:
+        return hosts
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    userinfo, at, names = authority.rpartition("@")
+    named = ",".join(_with_port(name, port) for name in names.split(","))
+    return f"{scheme}{userinfo}{at}{named}{rest[len(authority) :]}"
+
+
+def _joined(hosts: Iterable[str]) -> str:
+    """Several hosts in one text."""
+    if isinstance(hosts, (bytes, bytearray)) or not isinstance(hosts, Iterable):
+        raise TypeError(f"the MongoDB URI must be a str or a list of hosts, not {type(hosts)}")
+    several = list(hosts)
+    for host in several:
+        if not isinstance(host, str):
+            raise TypeError(f"a host must be a str, not {type(host)}")
+    if not several:
+        raise ConfigurationError("there must be at least one host")
+    if len(several) > 1 and any("://" in host for host in several):
+        raise ConfigurationError(
+            "of several hosts none can be a connection string; one of these can name several hosts"
+        )
+    return ",".join(several)
+
+
+def _with_port(host: str, port: int) -> str:
+    has_port = "]:" in host if host.startswith("[") else ":" in host
+    return host if not host or has_port or host.endswith(".sock") else f"{host}:{port}"
 
 
 def parse_uri(uri: str) -> ParsedURI:

@@ -17,6 +17,7 @@ from bson.codec_options import CodecOptions
 from pymongo import common
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import ConfigurationError
+from pymongo.pool_options import PoolOptions
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import make_read_preference, read_pref_mode_from_name
 from pymongo.server_api import ServerApi
@@ -134,6 +135,26 @@ class ClientSettings:
     def collection(self) -> str | None:
         """What stands behind the database's name and a dot in the connection string."""
         return None if self._parsed is None else self._parsed.collection
+
+    @property
+    def pool_options(self) -> PoolOptions:
+        """What concerns connections, as PyMongo's ``ClientOptions`` have it."""
+        fixed = self.pool_size
+        return PoolOptions(
+            max_pool_size=self.max_pool_size if fixed is None else fixed,
+            min_pool_size=self.min_pool_size if fixed is None else fixed,
+            max_idle_time_seconds=self.max_idle_time,  # type: ignore[arg-type]  # a float, as PyMongo's own
+            connect_timeout=self.connect_timeout,
+            socket_timeout=self.socket_timeout,
+            wait_queue_timeout=self.wait_queue_timeout,  # type: ignore[arg-type]
+            tls_allow_invalid_hostnames=self.tls is not None and self.tls.allow_invalid_hostnames,
+            appname=self.app_name,
+            driver=self.driver,
+            max_connecting=self.max_connecting,
+            server_api=self.server_api,
+            load_balanced=self.load_balanced,
+            is_sync=False,
+        )
 
     def resolved(self, seeds: Iterable[Address], txt: str | None = None) -> ClientSettings:
         """The settings of a ``mongodb+srv`` client once DNS has answered.

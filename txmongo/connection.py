@@ -6,7 +6,7 @@ alone. The name is TxMongo's; the arguments are those of TxMongo 15.2 and PyMong
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, Unpack
@@ -40,6 +40,7 @@ from txmongo._ops.run_command import RunCommand
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._ops.transaction_state import Settled
 from txmongo._ops.writes import write_options
+from txmongo._options import connection_string
 from txmongo._pymongo import MongoCredential, ServerMode
 from txmongo._sdam.srv import DNSResolver, SrvResolver
 from txmongo._sessions.options import SessionOptions, TransactionOptions, given_options
@@ -97,7 +98,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
     carried out in the order of the calls.
 
     :param uri: a connection string: https://www.mongodb.com/docs/manual/reference/connection-string/. Without a scheme
-        it is taken for ``mongodb://``.
+        it is taken for ``mongodb://``. Or several hosts, such as ``["one", "two:27018"]``.
     :param pool_size: the number of connections of a fixed pool; it cannot be given together with ``minPoolSize`` and
         ``maxPoolSize``.
     :param ssl_context_factory: TLS by a Twisted context factory of one's own; else by the ``tls...`` options.
@@ -105,6 +106,8 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         under TxMongo's name. Without either it is 10 seconds.
     :param ping_timeout: seconds that a server has to answer such a look, beyond which it is taken for lost; if it is
         not given, those that it has to be connected to (``connectTimeoutMS``).
+    :param host: PyMongo's name of ``uri``.
+    :param port: the port of hosts that are named without one; else 27017.
     :param reactor: the reactor; the installed one if it is not given.
     :param endpoint_for: gives the ``IStreamClientEndpoint`` for a server's address, a tuple of host and port; for
         proxies, tunnels and tests. TLS is then its business.
@@ -126,12 +129,14 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
 
     def __init__(
         self,
-        uri: str = DEFAULT_URI,
+        uri: str | Iterable[str] = DEFAULT_URI,
         pool_size: int = _SIZE_NOT_GIVEN,
         ssl_context_factory: Any = None,
         ping_interval: float = _PING_NOT_GIVEN,
         ping_timeout: float = _PING_NOT_GIVEN,
         *,
+        host: str | Iterable[str] | None = None,
+        port: int | None = None,
         reactor: Any = None,
         endpoint_for: EndpointFor | None = None,
         resolver: DNSResolver | None = None,
@@ -144,6 +149,11 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
                 options[name] = seconds
         if ssl_context_factory is not None:
             options["ssl_context_factory"] = ssl_context_factory
+        if host is not None:
+            if uri is not DEFAULT_URI:
+                raise ConfigurationError("uri and host are the same argument under two names: give one")
+            uri = host
+        uri = connection_string(uri, port)
         self._settings = settings = parse_settings(uri, **options)
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
         self._encryption = self._make_encryption(uri, endpoint_for, resolver, options)

@@ -12,7 +12,7 @@ from tests.integration.servers import CollectionTestCase, replica_set, standalon
 from txmongo._ops import retry
 from txmongo._testing.den import wait_until
 from txmongo.connection import ConnectionPool, MongoConnection
-from txmongo.errors import AutoReconnect, InvalidOperation, OperationFailure
+from txmongo.errors import AutoReconnect, ConfigurationError, InvalidOperation, OperationFailure
 from txmongo.protocol import MongoProtocol
 
 
@@ -30,6 +30,24 @@ class ClientTests(CollectionTestCase):
         self.assertGreater(len(client.getprotocols()), 0)
         await client.disconnect()
         self.assertEqual(client.getprotocols(), [])
+
+    async def test_hosts(self) -> None:
+        """The server may be told as PyMongo's clients are told."""
+        server = await standalone()
+        host, port = self.host_and_port(server)
+        ways: list[ConnectionPool[Any]] = [
+            ConnectionPool(host, port=port),
+            ConnectionPool([f"{host}:{port}"]),
+            ConnectionPool(host=host, port=port),
+            ConnectionPool(host=[host], port=port, document_class=dict, tz_aware=True, connect=False),
+            ConnectionPool(host=self.uri),
+            ConnectionPool(f"mongodb://{host}/?appname=x", port=port),
+        ]
+        for client in ways:
+            self.addCleanup(client.disconnect)
+            self.assertEqual(await client.address, (host, port))
+        self.assertRaises(ConfigurationError, ConnectionPool, self.uri, host=self.uri)
+        self.assertRaises(TypeError, ConnectionPool, port="27017")
 
     @defer.inlineCallbacks
     def test_old_example(self) -> Any:

@@ -19,6 +19,7 @@ from pymongo.write_concern import WriteConcern
 from twisted.internet.ssl import ClientContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmongo._options import connection_string
 from txmongo._settings import ClientSettings, parse_settings
 from txmongo.errors import ConfigurationError, InvalidURI
 
@@ -126,6 +127,48 @@ class URITests(SynchronousTestCase):
         self.assertEqual(len(seen), 2)
         self.assertIn("unknown option: maxPoolSise; is maxpoolsize", str(seen[0].message))
         self.assertIn("connectTimeoutMS", str(seen[1].message))
+
+
+class HostTests(SynchronousTestCase):
+    """Hosts and their port, as PyMongo's clients take them."""
+
+    def test_port(self) -> None:
+        """A port is that of the hosts that are named without one, whatever else the connection string says."""
+        for hosts, expected in (
+            (
+                "mongodb://one,two:2,[::1],[::1]:3,%2Ftmp%2FA.sock",
+                "mongodb://one:9,two:2,[::1]:9,[::1]:3,%2Ftmp%2FA.sock",
+            ),
+            ("mongodb://user:p%40ss@one/db?w=2", "mongodb://user:p%40ss@one:9/db?w=2"),
+            ("mongodb://one?w=2", "mongodb://one:9?w=2"),
+            ("one", "mongodb://one:9"),
+            (["one", "two:2"], "mongodb://one:9,two:2"),
+            ("mongodb+srv://one.example", "mongodb+srv://one.example"),
+        ):
+            self.assertEqual(connection_string(hosts, 9), expected)
+
+    def test_several(self) -> None:
+        """Several hosts are those of one connection string, which may be all there is."""
+        self.assertEqual(parse_settings(connection_string(("a", "b:2"))).seeds, (("a", 27017), ("b", 2)))
+        self.assertEqual(connection_string(["mongodb://a,b/db"]), "mongodb://a,b/db")
+        self.assertEqual(connection_string("mongodb://a,b/db"), "mongodb://a,b/db")
+
+    def test_refused(self) -> None:
+        """What is wrong is named, and no password."""
+        wrong: list[tuple[Any, Any, type[Exception]]] = [
+            (["mongodb://user:secret@a", "mongodb://b"], None, ConfigurationError),
+            ([], None, ConfigurationError),
+            ([1], None, TypeError),
+            (1, None, TypeError),
+            (b"mongodb://a", None, TypeError),
+            ("a", "1", TypeError),
+            ("a", True, TypeError),
+            ("a", 0, ValueError),
+            ("a", 65536, ValueError),
+            ("http://a", 1, InvalidURI),
+        ]
+        for hosts, port, kind in wrong:
+            self.assertNotIn("secret", str(self.assertRaises(kind, connection_string, hosts, port)))
 
 
 class KeywordTests(SynchronousTestCase):
@@ -300,6 +343,27 @@ class PoolTests(SynchronousTestCase):
                 error = self.assertRaises(ConfigurationError, parse_settings, uri, pool_size=1, **keywords)
                 self.assertIn("pool_size", str(error))
                 self.assertIn(name, str(error))
+
+    def test_port_for_a_size(self) -> None:
+        """A fixed pool is not as large as a port that was given in its place."""
+        self.assertEqual(parse_settings(pool_size=10_000).pool_size, 10_000)
+        self.assertIn("port=27017", str(self.assertRaises(ValueError, parse_settings, pool_size=27017)))
+
+    def test_pool_options(self) -> None:
+        """What concerns connections can be read as PyMongo has it."""
+        settings = parse_settings(
+            maxPoolSize=9, minPoolSize=2, maxIdleTimeMS=1500, waitQueueTimeoutMS=2500, appname="app", maxConnecting=3
+        )
+        options = settings.pool_options
+        self.assertEqual((options.max_pool_size, options.min_pool_size, options.max_connecting), (9, 2, 3))
+        self.assertEqual(
+            (options.max_idle_time_seconds, options.wait_queue_timeout, options.appname), (1.5, 2.5, "app")
+        )
+        self.assertEqual((options.connect_timeout, options.socket_timeout), (20.0, None))
+        self.assertFalse(options.tls_allow_invalid_hostnames)
+        fixed = parse_settings(pool_size=3, tls=True, tlsAllowInvalidHostnames=True).pool_options
+        self.assertEqual((fixed.max_pool_size, fixed.min_pool_size), (3, 3))
+        self.assertTrue(fixed.tls_allow_invalid_hostnames)
 
     def test_minimum_above_maximum(self) -> None:
         """minPoolSize must not be greater than maxPoolSize, unless that is unlimited."""

@@ -28,9 +28,11 @@ from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
 from txmongo._encryption.kms import KMSRequests, kms_tls_settings
-from txmongo._encryption.library import crypt_options
+from txmongo._encryption.library import crypt_options, takes_string_opts
 from txmongo._encryption.running import Running
 from txmongo._ops.arguments import check_mapping
+from txmongo._ops.timeouts import check_milliseconds
+from txmongo.database import Database
 from txmongo.errors import ConfigurationError, EncryptedCollectionError
 from txmongo.types import DocumentType
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from txmongo.collection import Collection
     from txmongo.connection import ConnectionPool
     from txmongo.cursor import Cursor
-    from txmongo.database import Database
 
 __all__ = ["Algorithm", "AutoEncryptionOpts", "ClientEncryption", "QueryType", "RangeOpts", "RewrapManyDataKeyResult"]
 
@@ -62,8 +63,8 @@ class ClientEncryption(Generic[DocumentType]):
     encryption itself.
 
     Every Deferred here fails with :class:`~txmongo.errors.EncryptionError` if libmongocrypt refuses, the key vault or
-    the service cannot be reached or says no: its ``cause`` is that error. It fails with an error of ``bson`` if a value
-    cannot be encoded or decoded, with ``CancelledError`` if it is cancelled, and with
+    the service cannot be reached or says no, or if it is not done in time: its ``cause`` is that error. It fails with
+    an error of ``bson`` if a value cannot be encoded or decoded, with ``CancelledError`` if it is cancelled, and with
     :class:`~txmongo.errors.InvalidOperation` if this object is closed meanwhile. Methods of an object that is closed
     raise :class:`~txmongo.errors.InvalidOperation`.
 
@@ -80,6 +81,8 @@ class ClientEncryption(Generic[DocumentType]):
         service's certificate is verified by the authorities that the system trusts.
     :param key_expiration_ms: milliseconds for which a data key is remembered after it was fetched; 0 for always, one
         minute without.
+    :param timeout_ms: milliseconds that each operation may last, with all that it has to fetch; 0 for no limit. It is
+        the ``timeoutMS`` of the key vault's client, if that has one, where it is not given.
     :raises ConfigurationError: ``pymongocrypt`` is not installed, or an option cannot be used.
     :raises TypeError: an argument has a value of the wrong type.
     :raises ValueError: an argument has a value that is not allowed.
@@ -93,17 +96,20 @@ class ClientEncryption(Generic[DocumentType]):
         codec_options: CodecOptions[DocumentType],
         kms_tls_options: Mapping[str, Any] | None = None,
         key_expiration_ms: int | None = None,
+        timeout_ms: float | None = None,
     ) -> None:
         if not isinstance(codec_options, CodecOptions):
             raise TypeError(f"codec_options must be an instance of CodecOptions, not {type(codec_options).__name__}")
         self._codec_options: CodecOptions[Any] = codec_options
-        self._key_vault = key_vault_of(key_vault_client, key_vault_namespace)
+        check_milliseconds("timeout_ms", timeout_ms)
+        self._key_vault = key_vault_of(key_vault_client, key_vault_namespace, timeout_ms)
         reactor, timeout = key_vault_client._reactor, key_vault_client.options.connect_timeout
         self._kms = KMSRequests(reactor, kms_tls_settings(kms_tls_options), timeout)
         options = crypt_options(kms_providers, key_expiration_ms=key_expiration_ms)
         self._credentials = Credentials(options.kms_providers, reactor)
         self._crypt = Crypt(options, Callbacks(self._key_vault, self._kms, self._credentials))
-        self._running = Running("ClientEncryption")
+        milliseconds = self._key_vault.timeout_ms
+        self._running = Running("ClientEncryption", reactor, milliseconds and milliseconds / 1000)
 
     def __repr__(self) -> str:
         return f"<ClientEncryption: {self._key_vault.full_name}>"
@@ -370,12 +376,17 @@ class ClientEncryption(Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         """
         self._running.check_open()
+        if not isinstance(database, Database):
+            raise TypeError(f"database must be a Database, not {type(database).__name__}")
+        _check_type("name", name, str)
         check_mapping("encrypted_fields", encrypted_fields)
         if kms_provider is not None:
             _check_type("kms_provider", kms_provider, str)
+        if master_key is not None:
+            check_mapping("master_key", master_key)
         fields = deepcopy(dict(encrypted_fields))
         create = self._create_encrypted(database, name, fields, kms_provider, master_key, kwargs)
-        return self._running.run(create)
+        return self._running.run(create, lambda error: EncryptedCollectionError(error, fields))
 
     async def _create_encrypted(
         self,
@@ -387,8 +398,10 @@ class ClientEncryption(Generic[DocumentType]):
         options: dict[str, Any],
     ) -> tuple[Collection[DocumentType], Mapping[str, Any]]:
         try:
-            for field in encrypted_fields["fields"]:
-                if field.get("keyId", "given") is None:
+            fields = encrypted_fields.get("fields")
+            for field in fields if isinstance(fields, list) else ():
+                # What else may be wrong is the server's to say.
+                if isinstance(field, dict) and field.get("keyId", "given") is None:
                     if kms_provider is None:
                         raise ConfigurationError("kms_provider: a data key has to be made, and whose it is be said")
                     field["keyId"] = await self._crypt.create_data_key(kms_provider, master_key)
@@ -475,8 +488,16 @@ def _encrypt_options(
         "key_alt_name": key_alt_name,
         "query_type": query_type,
         "contention_factor": contention_factor,
-        "range_opts": None if range_opts is None else bson.encode(range_opts.document),
+        "range_opts": None if range_opts is None else _encoded_options("range_opts", range_opts, "RangeOpts"),
     }
     if string_opts is not None:
-        options["string_opts"] = bson.encode(string_opts.document)
+        if not takes_string_opts():
+            raise ConfigurationError("string_opts: this pymongocrypt is too old for it, 1.19 is needed")
+        options["string_opts"] = _encoded_options("string_opts", string_opts, "StringOpts")
     return options
+
+
+def _encoded_options(name: str, value: Any, kind: str) -> bytes:
+    if not isinstance(getattr(value, "document", None), Mapping):
+        raise TypeError(f"{name} must be a {kind}, not {type(value).__name__}")
+    return bson.encode(value.document)

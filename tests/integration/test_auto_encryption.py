@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import bson
 from bson.binary import Binary
-from pymongo import encryption_options
+from pymongo import CursorType, encryption_options
 from pymongo.encryption_options import AutoEncryptionOpts
 from pymongo.monitoring import CommandSucceededEvent
 from pymongo.operations import InsertOne, UpdateOne
@@ -116,6 +116,9 @@ class DecryptionTests(AutoEncryptionTestCase):
             expected = [{"_id": number, "a": [{"s": {"number": number}}]} for number in range(5)]
             self.assertEqual(await things.find(sort=[("_id", 1)]), expected, bypass)
             self.assertEqual([each async for each in things.find(sort=[("_id", 1)], batch_size=2)], expected)
+            exhaust = things.find(sort=[("_id", 1)], batch_size=2, cursor_type=CursorType.EXHAUST)
+            self.assertEqual([each async for each in exhaust], expected)
+            self.assertEqual([each async for each in things.find_raw_batches({"_id": 3})], [bson.encode(expected[3])])
             self.assertEqual(await things.find_one({"_id": 3}), expected[3])
             self.assertEqual(await things.aggregate([{"$match": {"_id": 2}}]), [expected[2]])
             self.assertEqual(await things.find_one_and_update({"_id": 1}, {"$set": {"a.1": 7}}), expected[1])

@@ -415,6 +415,18 @@ class FailureTests(ServiceTestCase):
         self.assertIsInstance(error.cause, NetworkTimeout)
         self.assertTrue(error.timeout)
 
+    async def test_time(self) -> None:
+        """A call ends when its time is up, that of its object or of the key vault's client, and so does its request."""
+        service, place = await self.serve(lambda *_: None)
+        client: ConnectionPool[Any] = ConnectionPool(self.uri, timeoutMS=500)
+        self.addCleanup(client.disconnect)
+        for encryption in (self.asking("aws", AWS, timeout_ms=500), self.asking("aws", AWS, client=client)):
+            error = await self.failure(encryption.create_data_key("aws", self.aws_key(place)), EncryptionError)
+            self.assertIn("not done within timeout_ms (500)", str(error))
+            self.assertTrue(error.timeout)
+            await encryption.close()
+        await wait_until(reactor, lambda: not service.open, 20, "a connection is left open")
+
     async def test_cancel(self) -> None:
         """A call that waits for a service can be cancelled, and ends when its object is closed, with its connection."""
         service, place = await self.serve(lambda *_: None)

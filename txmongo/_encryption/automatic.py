@@ -63,7 +63,9 @@ class AutomaticEncryption:
         self._credentials = Credentials(options.kms_providers, reactor)
         self._own_clients: list[ConnectionPool[Any]] = []
         internal = self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
-        key_vault = key_vault_of(given["key_vault_client"] or internal, given["key_vault_namespace"])
+        key_vault = key_vault_of(
+            internal if given["key_vault_client"] is None else given["key_vault_client"], given["key_vault_namespace"]
+        )
         self._callbacks = AutomaticCallbacks(key_vault, self._kms, self._credentials, internal)
         self._crypt = Crypt(options, self._callbacks)
         analyses = self.encrypts and not given["bypass_query_analysis"]
@@ -155,9 +157,6 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
     path = given["crypt_shared_lib_path"]
     if path is not None and not isinstance(path, str):
         raise TypeError(f"crypt_shared_lib_path must be a str, not {type(path).__name__}")
-    client = given["key_vault_client"]
-    if client is not None and not hasattr(client, "_executor"):
-        raise TypeError(f"key_vault_client must be a ConnectionPool, not {type(client).__name__}")
 
 
 def _crypt_options(given: Mapping[str, Any]) -> Any:

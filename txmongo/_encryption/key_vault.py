@@ -36,12 +36,15 @@ def split_namespace(key_vault_namespace: Any) -> tuple[str, str]:
     return database, collection
 
 
-def key_vault_of(client: Any, key_vault_namespace: Any) -> Collection[RawBSONDocument]:
+def key_vault_of(client: Any, key_vault_namespace: Any, timeout_ms: float | None = None) -> Collection[RawBSONDocument]:
     """The collection of that name.
 
-    :raises TypeError: the name is no str.
+    :param timeout_ms: milliseconds that each operation with it may last; as the client's if it is not given.
+    :raises TypeError: the name is no str, or the client none of the driver's.
     :raises ValueError: it does not name a database and a collection.
     """
+    if not hasattr(type(client), "get_database") or not hasattr(client, "_executor"):
+        raise TypeError(f"key_vault_client must be a ConnectionPool, not {type(client).__name__}")
     database, collection = split_namespace(key_vault_namespace)
     found: Collection[RawBSONDocument] = client.get_database(database).get_collection(
         collection,
@@ -49,5 +52,6 @@ def key_vault_of(client: Any, key_vault_namespace: Any) -> Collection[RawBSONDoc
         read_preference=ReadPreference.PRIMARY,
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority"),
+        timeout_ms=timeout_ms,
     )
     return found

@@ -6,6 +6,7 @@ fetched for it, the driver fetches: :mod:`txmongo._encryption.crypt`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,14 @@ import bson
 from txmongo._wire.optional import first_importable
 from txmongo.errors import ConfigurationError
 
-__all__ = ["check_kms_providers", "crypt_options", "encoded_map", "library_object", "part_of_library"]
+__all__ = [
+    "check_kms_providers",
+    "crypt_options",
+    "encoded_map",
+    "library_object",
+    "part_of_library",
+    "takes_string_opts",
+]
 
 
 def part_of_library(module: str) -> Any:
@@ -46,6 +54,11 @@ def crypt_options(kms_providers: Any, **options: Any) -> Any:
     :raises ValueError: credentials are incomplete, or an option has a value that is not allowed.
     """
     return part_of_library("mongocrypt").MongoCryptOptions(check_kms_providers(kms_providers), **options)
+
+
+def takes_string_opts() -> bool:
+    """Whether pymongocrypt knows how to encrypt text that is to be searched in."""
+    return "string_opts" in inspect.signature(part_of_library("options").ExplicitEncryptOpts).parameters
 
 
 def library_object(options: Any, callbacks: Any) -> Any:

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from bson.errors import BSONError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txmongo._deferreds import Broadcast
-from txmongo.errors import EncryptionError, InvalidOperation
+from txmongo.errors import EncryptionError, InvalidOperation, NetworkTimeout
 
 __all__ = ["Running"]
 
@@ -20,10 +21,14 @@ class Running:
     """Runs coroutines until it is closed.
 
     :param what: what is closed then, for the error.
+    :param clock: keeps the time.
+    :param seconds: that each may take; ``None`` or 0 for no limit.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, clock: IReactorTime | None = None, seconds: float | None = None) -> None:
         self._what = what
+        self._clock = clock
+        self._seconds = seconds
         self._work: set[Deferred[Any]] = set()
         self._idle = Broadcast()
         self._closed = False
@@ -45,31 +50,46 @@ class Running:
 
         :param wrap: makes an error of one that is neither bson's nor an
             :class:`~txmongo.errors.EncryptionError` already.
-        :returns: a Deferred that fires with what the coroutine returns, and fails with what it raises; with
+        :returns: a Deferred that fires with what the coroutine returns, and fails with what it raises; with what is
+            made of :class:`~txmongo.errors.NetworkTimeout` if it takes too long; with
             :class:`~txmongo.errors.InvalidOperation` if this is closed before that, or already.
         """
         if self._closed:
             # An object of libmongocrypt that has ended must not be touched.
             work.close()
             return fail(self._closed_error())
-        deferred: Deferred[_T] = Deferred.fromCoroutine(self._guarded(work, wrap))
+        late: list[bool] = []
+        deferred: Deferred[_T] = Deferred.fromCoroutine(self._guarded(work, wrap, late))
         if not deferred.called:
             self._work.add(deferred)
-            deferred.addBoth(self._done, deferred)
+            timer = None
+            if self._clock is not None and self._seconds:
+                timer = self._clock.callLater(self._seconds, self._end_late, deferred, late)
+            deferred.addBoth(self._done, deferred, timer)
         return deferred
 
-    async def _guarded(self, work: Coroutine[Any, Any, _T], wrap: Callable[[Exception], Exception]) -> _T:
+    def _end_late(self, deferred: Deferred[Any], late: list[bool]) -> None:
+        late.append(True)
+        deferred.cancel()
+
+    async def _guarded(
+        self, work: Coroutine[Any, Any, _T], wrap: Callable[[Exception], Exception], late: list[bool]
+    ) -> _T:
         try:
             return await work
-        except CancelledError:
-            self.check_open()
-            raise
-        except (BSONError, EncryptionError):
-            raise
         except Exception as error:
+            if isinstance(error, CancelledError):
+                self.check_open()
+            if late:
+                milliseconds = (self._seconds or 0) * 1000
+                raise wrap(NetworkTimeout(f"not done within timeout_ms ({milliseconds:g})")) from error
+            if isinstance(error, BSONError | CancelledError | EncryptionError):
+                raise
             raise wrap(error) from error
 
-    def _done(self, result: _T, deferred: Deferred[_T]) -> _T:
+    def _done(self, result: _T, deferred: Deferred[_T], timer: IDelayedCall | None) -> _T:
+        if timer is not None and timer.active():
+            timer.cancel()
         self._work.discard(deferred)
         if not self._work:
             self._idle.fire()

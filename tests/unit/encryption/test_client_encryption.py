@@ -7,15 +7,21 @@ from typing import Any
 
 from bson.binary import Binary
 from bson.codec_options import CodecOptions
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmongo._encryption import library
 from txmongo._encryption.running import Running
 from txmongo.connection import ConnectionPool
-from txmongo.encryption import Algorithm, ClientEncryption
-from txmongo.errors import ConfigurationError, EncryptionError, InvalidOperation
+from txmongo.encryption import Algorithm, ClientEncryption, RangeOpts
+from txmongo.errors import (
+    ConfigurationError,
+    EncryptedCollectionError,
+    EncryptionError,
+    InvalidOperation,
+    NetworkTimeout,
+)
 
 LOCAL = {"local": {"key": bytes(96)}}
 RANDOM = Algorithm.AEAD_AES_256_CBC_HMAC_SHA_512_Random
@@ -46,9 +52,13 @@ class ArgumentTests(SynchronousTestCase):
             ((LOCAL, "keys"), ValueError),
             ((LOCAL, "a."), ValueError),
             ((LOCAL, "a.keys", self.client, dict), TypeError),
+            ((LOCAL, "a.keys", self.client.a), TypeError),
+            ((LOCAL, "a.keys", None), TypeError),
             (({"local": {}},), ValueError),
         ):
             self.assertRaises(kind, self.make, *arguments)
+        self.assertRaises(TypeError, self.make, timeout_ms="1")
+        self.assertRaises(ValueError, self.make, timeout_ms=-1)
         self.assertRaises(TypeError, self.make, key_expiration_ms="1")
         self.assertRaises(ValueError, self.make, key_expiration_ms=-1)
         self.assertEqual(repr(self.encryption), "<ClientEncryption: a.keys>")
@@ -96,6 +106,9 @@ class ArgumentTests(SynchronousTestCase):
         self.assertRaises(TypeError, encrypt, 1, RANDOM, key_alt_name=1)
         self.assertRaises(TypeError, encrypt, 1, Algorithm.INDEXED, KEY_ID, query_type=1)
         self.assertRaises(TypeError, encrypt, 1, Algorithm.INDEXED, KEY_ID, contention_factor="1")
+        for name in ("range_opts", "string_opts"):
+            wrong: Any = {name: {"min": 1}}
+            self.assertIn(name, str(self.assertRaises(TypeError, encrypt, 1, Algorithm.RANGE, KEY_ID, **wrong)))
         self.assertRaises(TypeError, self.encryption.encrypt_expression, [], Algorithm.RANGE, KEY_ID)
         for wrong in ("4711", b"4711", Binary(b"4711", 0)):
             self.assertRaises(TypeError, self.encryption.decrypt, wrong)
@@ -105,6 +118,17 @@ class ArgumentTests(SynchronousTestCase):
         create = self.encryption.create_encrypted_collection
         self.assertRaises(TypeError, create, self.client.a, "b", [])
         self.assertRaises(TypeError, create, self.client.a, "b", {"fields": []}, 1)
+        self.assertRaises(TypeError, create, self.client.a, "b", {"fields": []}, "local", "a key")
+        self.assertRaises(TypeError, create, self.client.a, 1, {"fields": []})
+        self.assertRaises(TypeError, create, self.client.a.c, "b", {"fields": []})
+
+    def test_string_opts(self) -> None:
+        """Options for text are refused by name where pymongocrypt does not know them."""
+        self.patch(library.part_of_library("options"), "ExplicitEncryptOpts", lambda algorithm: None)
+        error = self.assertRaises(
+            ConfigurationError, self.encryption.encrypt, 1, RANDOM, KEY_ID, string_opts=RangeOpts(min=1)
+        )
+        self.assertIn("string_opts: this pymongocrypt is too old", str(error))
 
     def test_not_installed(self) -> None:
         """Without pymongocrypt the error names the extra."""
@@ -127,6 +151,59 @@ class RunningTests(SynchronousTestCase):
         self.assertIs(self.failureResultOf(running.run(fail(cause)), EncryptionError).value.cause, cause)
         wrapped = EncryptionError(cause)
         self.assertIs(self.failureResultOf(running.run(fail(wrapped)), EncryptionError).value, wrapped)
+
+    def test_time(self) -> None:
+        """What takes too long ends, with an error that says so."""
+        clock = Clock()
+        running = Running("thing", clock, 0.5)
+        fetched: Deferred[None] = Deferred()
+
+        async def work() -> None:
+            await fetched
+
+        waiting = running.run(work())
+        clock.advance(0.4)
+        self.assertNoResult(waiting)
+        clock.advance(0.2)
+        error = self.failureResultOf(waiting, EncryptionError).value
+        self.assertIsInstance(error.cause, NetworkTimeout)
+        self.assertTrue(error.timeout)
+        self.assertIn("timeout_ms (500)", str(error))
+
+    def test_time_and_another_error(self) -> None:
+        """It is the time that is told of, whatever error its end makes of what was under way."""
+        clock = Clock()
+        running = Running("thing", clock, 0.5)
+        fetched: Deferred[None] = Deferred(lambda deferred: deferred.errback(KeyError("a")))
+
+        async def work() -> None:
+            await fetched
+
+        waiting = running.run(work(), lambda error: EncryptedCollectionError(error, {"fields": []}))
+        clock.advance(1)
+        error = self.failureResultOf(waiting, EncryptedCollectionError).value
+        self.assertIsInstance(error.cause, NetworkTimeout)
+        self.assertEqual(error.encrypted_fields, {"fields": []})
+
+    def test_in_time(self) -> None:
+        """What is done, cancelled or closed in time leaves nothing on the clock; without a limit nothing is there."""
+        clock = Clock()
+
+        async def work(deferred: Deferred[None]) -> None:
+            await deferred
+
+        for seconds in (0.5, 0, None):
+            fetched: list[Deferred[None]] = [Deferred() for _ in range(3)]
+            running = Running("thing", clock, seconds)
+            done, cancelled, closed = (running.run(work(each)) for each in fetched)
+            self.assertEqual(len(clock.getDelayedCalls()), 3 if seconds else 0)
+            fetched[0].callback(None)
+            self.successResultOf(done)
+            cancelled.cancel()
+            self.failureResultOf(cancelled, CancelledError)
+            self.successResultOf(running.close())
+            self.failureResultOf(closed, InvalidOperation)
+            self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_close(self) -> None:
         """All that is in progress ends; a caller who waits for something of his own then is left alone."""

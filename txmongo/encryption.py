@@ -399,7 +399,7 @@ class ClientEncryption(Generic[DocumentType]):
     ) -> tuple[Collection[DocumentType], Mapping[str, Any]]:
         try:
             fields = encrypted_fields.get("fields")
-            for field in fields if isinstance(fields, list) else ():
+            for field in fields if isinstance(fields, list | tuple) else ():
                 # What else may be wrong is the server's to say.
                 if isinstance(field, dict) and field.get("keyId", "given") is None:
                     if kms_provider is None:

@@ -315,6 +315,11 @@ class CollectionTests(EncryptionTestCase):
         self.assertEqual([each["create"] for each in sent], ["enxcol_.cards.esc", "enxcol_.cards.ecoc", "cards"])
         self.assertEqual(sent[-1]["encryptedFields"], complete)
         self.assertEqual(server.commands("createIndexes")[0]["indexes"][0]["key"], {"__safeContent__": 1})
+        for strange in ({}, {"fields": "card"}, {"fields": [7, {"path": "card", "keyId": False}]}):
+            # Whether that is allowed is the server's to say: client-side encryption, prose test 21.
+            _, complete = await self.encryption.create_encrypted_collection(client.shop, "cards", strange)
+            self.assertEqual(server.commands("create")[-1]["encryptedFields"], complete)
+            self.assertEqual(complete, strange)
 
     async def test_create_without_provider(self) -> None:
         """A key that has to be made needs a provider."""

@@ -120,6 +120,17 @@ class ProviderTests(OnDemandTestCase):
         self.gives({"access_token": "a token", "expires_in": 3600})
         await encryption.create_data_key("gcp", self.gcp_key(place))
 
+    async def test_repeated_secret(self) -> None:
+        """A secret that a service repeats where it refuses it is not in the error, be it found or given."""
+        self.environment.update(AWS_ACCESS_KEY_ID="one", AWS_SECRET_ACCESS_KEY="2", AWS_SESSION_TOKEN="keep-this-quiet")
+        _, place = await self.serve(lambda *_: (400, {"message": "it should be x-amz-security-token:keep-this-quiet"}))
+        given = {"accessKeyId": "one", "secretAccessKey": "other", "sessionToken": "keep-this-quiet"}
+        for credentials_of in ({}, given):
+            creating = self.asking("aws", credentials_of).create_data_key("aws", self.aws_key(place))
+            error = await self.failure(creating, EncryptionError)
+            self.assertIn("x-amz-security-token:...", str(error))
+            self.assertNotIn("keep-this-quiet", str(error) + str(error.cause) + error.__class__.__name__)
+
     async def test_without(self) -> None:
         """A machine that has no token of Azure's or Google's is told of: prose tests 17 and 19."""
         self.gives({"error": "no identity"}, 400)

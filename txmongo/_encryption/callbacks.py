@@ -46,6 +46,10 @@ class Callbacks:
         """The credentials that were left open, and why those that are not there are not."""
         return await self._credentials.find()
 
+    def hide(self, text: str) -> str:
+        """A text without the secrets in it."""
+        return self._credentials.hide(text)
+
     async def data_keys(self, filter: bytes) -> list[bytes]:
         """The data keys that match, in BSON."""
         return [bytes(key.raw) for key in await self._key_vault.find(RawBSONDocument(filter)).to_list()]

@@ -29,6 +29,9 @@ ON_DEMAND = ("aws", "azure", "gcp")
 AZURE_SERVICE = "http://169.254.169.254"
 GCP_HOST = "metadata.google.internal"
 
+#: Of credentials, what nobody may read.
+_SECRETS = ("accessToken", "clientSecret", "key", "privateKey", "secretAccessKey", "sessionToken")
+
 #: Seconds that a caller waits for one provider's credentials.
 _PATIENCE = 10.0
 #: Seconds before its end from which on a token is not used any more.
@@ -238,6 +241,7 @@ class Credentials:
     def __init__(self, kms_providers: Mapping[str, Any], reactor: Any) -> None:
         self._connections = Connections(reactor)
         self._given = {name: given for name, given in kms_providers.items() if given}
+        self._found: dict[str, Any] = {}
         self._searches: dict[str, Search] = {}
         for provider in ON_DEMAND:
             if provider in kms_providers and not kms_providers[provider]:
@@ -275,7 +279,17 @@ class Credentials:
             raise
         if not found and not self._given:
             raise next(iter(errors.values()))
+        self._found = found
         return found or self._given, errors
+
+    def hide(self, text: str) -> str:
+        """A text without the secrets in it, which a service may have repeated."""
+        for credentials in (*self._given.values(), *self._found.values()):
+            for name in _SECRETS:
+                secret = credentials.get(name)
+                if isinstance(secret, str) and secret:
+                    text = text.replace(secret, "...")
+        return text
 
     def forget(self) -> None:
         """Some of them were refused."""

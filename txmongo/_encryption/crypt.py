@@ -127,11 +127,16 @@ class _Work:
         return result
 
     def explained(self, error: Exception) -> Exception:
-        """What to raise for an error of libmongocrypt: it does not know why there are no credentials."""
+        """What to raise for an error of libmongocrypt.
+
+        That does not know why there are no credentials, and repeats whatever a service has answered.
+        """
+        text = str(error)
         for provider, why in self._missing.items():
-            if f"`{provider}` is not configured" in str(error):
+            if f"`{provider}` is not configured" in text:
                 return why
-        return error
+        shown = self._callbacks.hide(text)
+        return error if shown == text else type(error)(shown, getattr(error, "code", -1))
 
     async def collection_info(self) -> None:
         context = self._context

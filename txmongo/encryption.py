@@ -363,6 +363,9 @@ class ClientEncryption(Generic[DocumentType]):
     ) -> Deferred[tuple[Collection[DocumentType], Mapping[str, Any]]]:
         """Create a collection for Queryable Encryption, and data keys for its fields. It needs MongoDB 7.0.
 
+        Clients with automatic encryption that exist already learn nothing of it; one that is to encrypt these fields is
+        made afterwards, with what this fires with in its ``encrypted_fields_map``.
+
         :param database: where.
         :param name: its name.
         :param encrypted_fields: which fields are encrypted, as in ``{"fields": [{"path": "card", "bsonType": "string",

@@ -51,7 +51,7 @@ from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.roster import Roster
 from txmongo._cmap.service_times import ServiceTimes
 from txmongo._cmap.stalls import Stalls
-from txmongo._cmap.wait_queue import Crowd, Refusals, Waiter, WaitQueue
+from txmongo._cmap.wait_queue import Crowd, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
 from txmongo._logs import ComponentLog
@@ -124,8 +124,15 @@ class Pool:
         self._connections = self._roster.usable
         self._idle = self._roster.idle
         self._crowd = crowd or Crowd(settings.wait_queue_size)
-        self._queue = WaitQueue(self._crowd, clock, opening=lambda: len(self._openings), timed_out=self._timed_out)
-        self._refusals = Refusals(clock)
+        self._queue = WaitQueue(
+            self._crowd,
+            clock,
+            self._events,
+            opening=lambda: len(self._openings),
+            time_is_up=self._time_is_up,
+            left=self._left,
+            given_up=self._serve,
+        )
         self._openings = Openings(
             address,
             clock,
@@ -290,18 +297,17 @@ class Pool:
             self._events.check_out_started()
         refusal = self._refusal(again)
         if refusal is not None:
-            self._publish_failed_check_out(refusal, now)
+            if self._events is not None:
+                self._events.check_out_failed(refusal, self._seconds() - now)
             return fail(refusal)
-        deferred: Deferred[Connection] = Deferred(partial(self._waiter_cancelled, request))
-        waiter = Waiter(request, now, deferred, deadline=deadline, counted=not again)
         self.operation_count += 1
         if not self._queue:
             self._watch.hurry()
-        self._queue.append(waiter)
+        limit = None if request.patient else self._settings.wait_queue_timeout
+        waiting = self._queue.wait(request, now, deadline, limit, counted=not again)
         self._set_calm()
-        self._queue.limit_time(waiter, None if request.patient else self._settings.wait_queue_timeout)
         self._serve()
-        return deferred
+        return waiting
 
     def _refusal(self, again: bool) -> Exception | None:
         """Why nobody may wait for a connection now."""
@@ -391,7 +397,7 @@ class Pool:
                 connection = self._choose(waiter.request, now, copy=waiter.deferred is None)
                 if connection is None:
                     break
-                self._dequeue(waiter)
+                self._queue.remove(waiter.request)
                 self._register(waiter.request, connection, now)
                 self._grant(waiter, connection, now)
         finally:
@@ -415,15 +421,14 @@ class Pool:
             if waiter.request in connection.in_flight:
                 self.check_in(waiter.request)
 
-    def _dequeue(self, waiter: Waiter) -> None:
-        """Take one out of the queue; it is served or fails next."""
-        self._queue.remove(waiter.request)
+    def _left(self, waiter: Waiter) -> None:
+        """One has left the queue; it is served or fails next."""
         if waiter.deferred is not None:
             self.operation_count -= 1
         self._set_calm()
 
-    def _timed_out(self, waiter: Waiter) -> None:
-        error = CheckOutTimeoutError(
+    def _time_is_up(self) -> Exception:
+        return CheckOutTimeoutError(
             self.address,
             max_pool_size=self._max_size,
             in_use=len(self._roster) - self.available_count,
@@ -431,37 +436,10 @@ class Pool:
             waiting=len(self._queue) - 1,
             pinned=self._pinned(),
         )
-        self._dequeue(waiter)
-        self._publish_failed_check_out(error, waiter.started_at)
-        if waiter.deferred is not None and not waiter.deferred.called:
-            waiter.deferred.errback(Failure(error))
-        self._serve()
 
     def _pinned(self) -> PinnedConnections | None:
         """How many connections are kept; ``None`` where that cannot be."""
         return None
-
-    def _waiter_cancelled(self, request: CheckOut, _deferred: Deferred[Connection]) -> None:
-        waiter = self._queue.remove(request)
-        if waiter is not None:
-            self.operation_count -= 1
-            self._set_calm()
-            self._publish_failed_check_out(CancelledError(), waiter.started_at)
-            self._serve()
-
-    def _fail_waiters(self, waiters: list[Waiter], reason: Callable[[], Exception]) -> None:
-        """Let some leave the queue; each is told soon, with an error of its own."""
-        for waiter in waiters:
-            self._dequeue(waiter)
-        for waiter in waiters:
-            error = reason()
-            self._publish_failed_check_out(error, waiter.started_at)
-            if waiter.deferred is not None:
-                self._refusals.add(waiter.deferred, Failure(error))
-
-    def _publish_failed_check_out(self, error: BaseException, started_at: float) -> None:
-        if self._events is not None:
-            self._events.check_out_failed(error, self._seconds() - started_at)
 
     def _set_calm(self) -> None:
         """Recompute ``_calm``, after a change of what it depends on."""
@@ -519,7 +497,7 @@ class Pool:
         self.operation_count -= 1
         if self._events is not None:
             self._events.checked_in(connection.id)
-        self._forget_copy(request)
+        self._queue.refuse_copy_of(request)
         if connection.open and not connection.protocol.connected:
             # Its loss is being told to those who waited; the pool's turn comes last.
             self._retire(connection, ConnectionClosedReason.ERROR)
@@ -630,21 +608,17 @@ class Pool:
         error = failure.value or CancelledError()
         waiter = self._queue.first_told()
         if waiter is not None:
-            self._dequeue(waiter)
-            self._publish_failed_check_out(error, waiter.started_at)
+            self._queue.refuse(waiter, error)
         if self._on_connect_error is not None and isinstance(error, Exception):
             self._on_connect_error(error, generation)
         if waiter is not None and waiter.deferred is not None:
-            self._refuse(waiter.deferred, failure)
+            if self._growing:
+                # It was found while the pool was asked.
+                self._queue.tell_soon(waiter, failure)
+            elif not waiter.deferred.called:
+                waiter.deferred.errback(failure)
         self._serve()
         self._plan_maintenance()
-
-    def _refuse(self, deferred: Deferred[Connection], failure: Failure) -> None:
-        """Tell one that no connection could be opened for it: soon, if that was found while the pool was asked."""
-        if self._growing:
-            self._refusals.add(deferred, failure)
-        elif not deferred.called:
-            deferred.errback(failure)
 
     # --- losing and closing connections ---
 
@@ -705,13 +679,6 @@ class Pool:
             for _ in range(count):
                 self._events.check_out_started()
         self._serve()
-
-    def _forget_copy(self, request: CheckOut) -> None:
-        """A request was checked in: a second copy that still waits for a connection is not needed."""
-        waiter = self._queue.remove_copy_of(request)
-        if waiter is not None:
-            self._set_calm()
-            self._publish_failed_check_out(CancelledError(), waiter.started_at)
 
     # --- the background ---
 
@@ -782,7 +749,7 @@ class Pool:
         if service_id is None:
             self._openings.give_up(ConnectionClosedReason.STALE)
             self._plan_maintenance()
-            self._fail_waiters(self._queue.all(), partial(PoolClearedError.waiting, self.address, cause))
+            self._queue.refuse_all(partial(PoolClearedError.waiting, self.address, cause))
         else:
             self._serve()
 
@@ -821,11 +788,11 @@ class Pool:
                 self._events.pool_closed()
             self._cut_draining(PoolClosedError(self.address))
             self._plan_maintenance()
-            self._fail_waiters(self._queue.all(), partial(PoolClosedError, self.address))
+            self._queue.refuse_all(partial(PoolClosedError, self.address))
             self._watch.stop()
         # A connection that could not be opened, or was given up, takes a turn of the reactor to be gone.
         return deferLater(self._clock, 0).addCallback(self._closed)
 
     def _closed(self, _: None) -> Deferred[None]:
-        self._refusals.tell()
+        self._queue.tell_now()
         return self._roster.wait()

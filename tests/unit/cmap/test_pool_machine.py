@@ -218,7 +218,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(set(live) | set(queued)) == len(live) + len(queued)
         pending = {work for work in self.work if work.result is None}
         originals = {getattr(request, "original", None) or request for request in (*live, *queued)}
-        refused = [deferred for deferred, _ in pool._refusals._pending]
+        refused = [deferred for deferred, _ in pool._queue._refusals._pending]
         assert pool._crowd.waiting == len(queued)
         assert originals == {work for work in pending if work.deferred not in refused}
         assert all(work.results <= 1 for work in self.work)

@@ -37,7 +37,9 @@ class StallsTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(10.0)
         self.roster = Roster(self.clock, Generations(), None)
-        self.queue = WaitQueue(Crowd(10), self.clock, opening=int, timed_out=self.fail)
+        self.queue = WaitQueue(
+            Crowd(10), self.clock, None, opening=int, time_is_up=self.fail, left=self.fail, given_up=self.fail
+        )
         self.cuts: list[tuple[Connection, Exception]] = []
         self.moved: list[int] = []
         self.stalls = Stalls(

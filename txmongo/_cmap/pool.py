@@ -1,11 +1,11 @@
 """The pool of connections to one server: Connection Monitoring And Pooling specification.
 
 Lives here: the check-out and check-in of connections, and when each is opened and retired. Not here: which connection a
-request takes (:mod:`txmongo._cmap.choice`), which there are (:mod:`~txmongo._cmap.roster`), the order of those who wait
-(:mod:`~txmongo._cmap.wait_queue`), the connections that are being opened (:mod:`~txmongo._cmap.opening`), how long the
-server takes (:mod:`~txmongo._cmap.service_times`), the look-out for stalled connections (:mod:`~txmongo._cmap.watch`),
-what is done about them (:mod:`~txmongo._cmap.stalls`), and what the topology concludes from an error: it is told by a
-callback.
+request takes (:mod:`txmongo._cmap.scheduling`, by the rules of :mod:`~txmongo._cmap.choice`), which connections there
+are (:mod:`~txmongo._cmap.roster`) or are being opened (:mod:`~txmongo._cmap.opening`), those who wait for one
+(:mod:`~txmongo._cmap.wait_queue`), how long the server takes (:mod:`~txmongo._cmap.service_times`), the look-out for
+stalled connections (:mod:`~txmongo._cmap.watch`), what is done about them (:mod:`~txmongo._cmap.stalls`), and what the
+topology concludes from an error: it is told by a callback.
 
 Unlike the specification's, a connection may be *shared*: several requests may be out on it at once, in flight one
 behind the other. With ``pipelining=False`` it is used as the specification says. There are two kinds of pool. The
@@ -49,8 +49,10 @@ from txmongo._cmap.events import options_of, publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.opening import BackOff, Connect, Openings
 from txmongo._cmap.roster import Roster
+from txmongo._cmap.scheduling import LeastWait, RoundRobin
 from txmongo._cmap.service_times import ServiceTimes
 from txmongo._cmap.stalls import Stalls
+from txmongo._cmap.unread import UnreadWrite
 from txmongo._cmap.wait_queue import Crowd, Waiter, WaitQueue
 from txmongo._cmap.watch import Watch
 from txmongo._deferreds import Deadline
@@ -85,7 +87,6 @@ class Pool:
     :ivar address: the server's.
     :ivar state: whether connections may be checked out.
     :ivar operation_count: requests that have a connection or wait for one, for load-based server selection.
-    :ivar last_unacknowledged: the connection of the last unacknowledged write, while the server may not have read it.
     """
 
     def __init__(
@@ -111,7 +112,6 @@ class Pool:
         self.address = address
         self.state = PoolState.PAUSED
         self.operation_count = 0
-        self.last_unacknowledged: Connection | None = None
         self._settings = settings
         self._clock = clock
         self._seconds = clock.seconds
@@ -154,10 +154,10 @@ class Pool:
         service_times = ServiceTimes(self._watch)
         self._averages = service_times.averages
         self._learn = service_times.learn
-        self._turn = 0
+        self._unread = UnreadWrite(self._set_calm)
+        self._choose = self._scheduler().choose
         self._serving = False
         self._growing = False
-        self._unread_ahead = 0
         self._cleared_by: BaseException | None = None
         self._maintenance_call: IDelayedCall | None = None
         #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
@@ -178,6 +178,20 @@ class Pool:
             self._max_connecting = settings.max_connecting
             self._back_off = BackOff(_POPULATION_RETRY, _POPULATION_RETRY)
             self._max_idle = settings.max_idle_time or math.inf
+
+    def _scheduler(self) -> LeastWait | RoundRobin:
+        if self._fixed:
+            return RoundRobin(self._roster, pipelining=self._settings.pipelining)
+        return LeastWait(
+            self._roster,
+            self._unread,
+            self._watch,
+            self._averages,
+            pipelining=self._settings.pipelining,
+            max_idle=self._max_idle,
+            may_grow=self._may_grow,
+            retire=self._retire,
+        )
 
     # --- what others ask ---
 
@@ -209,6 +223,11 @@ class Pool:
     def waiting_count(self) -> int:
         """Requests in the wait queue."""
         return len(self._queue)
+
+    @property
+    def last_unacknowledged(self) -> Connection | None:
+        """The connection of the last unacknowledged write, while the server may not have read it."""
+        return self._unread.connection
 
     @property
     def generation(self) -> int:
@@ -319,54 +338,6 @@ class Pool:
             return WaitQueueFullError(self._crowd.limit)
         return None
 
-    def _choose(self, request: CheckOut, now: float, *, copy: bool = False) -> Connection | None:
-        """The connection for a request, taken from the idle ones if it was one of them; ``None`` if it has to wait.
-
-        :param copy: it is the second copy of a moved request and takes an idle one or none.
-        """
-        if self._fixed:
-            return self._deal(request)
-        if self.last_unacknowledged is not None and not copy:
-            unread = self.last_unacknowledged
-            if not unread.in_flight:
-                self._idle.remove(unread)
-                return unread
-            if self._settings.pipelining and unread.expected_wait != math.inf:
-                # What follows the write must not overtake it; exclusive use waits until the write has been read.
-                return None if request.exclusive else unread
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if now - connection.idle_since <= self._max_idle:
-                return connection
-            self._retire(connection, ConnectionClosedReason.IDLE)
-        if copy or request.exclusive or not self._settings.pipelining:
-            return None
-        return self._share(request, now)
-
-    def _share(self, request: CheckOut, now: float) -> Connection | None:
-        """The busy connection that a request goes on; ``None`` if it waits for another one."""
-        limits, longest_wait = self._watch.limits, math.inf
-        if self.total_count < self._max_size:
-            service_time = self._averages.get(request.service_class, choice.UNKNOWN_SERVICE_TIME)
-            longest_wait = choice.longest_shared_wait(limits, service_time, len(self._connections))
-        return choice.choose_shared(
-            self._connections,
-            request,
-            limits=limits,
-            longest_wait=longest_wait,
-            known=self._averages,
-            now=now,
-        )
-
-    def _deal(self, request: CheckOut) -> Connection | None:
-        exclusive = request.exclusive or not self._settings.pipelining
-        place = choice.deal(self._connections, self._turn, exclusive=exclusive)
-        if place is None:
-            return None
-        self._turn = place + 1
-        return self._connections[place]
-
     def _register(self, request: CheckOut, connection: Connection, now: float) -> None:
         """Note that a request is out on a connection."""
         if not connection.in_flight:
@@ -448,7 +419,7 @@ class Pool:
             and not self._queue
             and not self._fixed
             and self._events is None
-            and self.last_unacknowledged is None
+            and self._unread.connection is None
         )
 
     # --- checking in ---
@@ -506,9 +477,7 @@ class Pool:
             return
         self._settle(request, connection)
         if request.unacknowledged and connection.open and not self._fixed:
-            self.last_unacknowledged = connection
-            self._unread_ahead = len(connection.in_flight)
-            self._set_calm()
+            self._unread.sent(connection)
         self._returned(connection)
 
     def _abandon(self, request: CheckOut, connection: Connection) -> None:
@@ -533,17 +502,9 @@ class Pool:
     def _settle(self, request: CheckOut, connection: Connection) -> None:
         """Take a request off its connection."""
         del connection.in_flight[request]
-        if not request.unacknowledged and self._learn(request, connection) and connection is self.last_unacknowledged:
-            # The write was read if this reply is to what was sent after it.
-            if self._unread_ahead:
-                self._unread_ahead -= 1
-            else:
-                self._forget_unread()
+        if not request.unacknowledged and self._learn(request, connection) and connection is self._unread.connection:
+            self._unread.replied()
         connection.expect_less(request)
-
-    def _forget_unread(self) -> None:
-        self.last_unacknowledged = None
-        self._set_calm()
 
     def _returned(self, connection: Connection) -> None:
         """A connection has one request fewer."""
@@ -577,6 +538,9 @@ class Pool:
                 self._openings.begin(self.generation)
         finally:
             self._growing = False
+
+    def _may_grow(self) -> bool:
+        return len(self._roster) + len(self._openings) < self._max_size
 
     def _attempts_wanted(self) -> int:
         populating = self._seconds() >= self._back_off.until or (self._fixed and len(self._queue) > 0)
@@ -635,8 +599,8 @@ class Pool:
 
     def _retire(self, connection: Connection, reason: str) -> None:
         """Give a connection out no more; close it once it is not in use."""
-        if connection is self.last_unacknowledged:
-            self._forget_unread()
+        if connection is self._unread.connection:
+            self._unread.forget()
         self._roster.retire(connection, reason)
         if reason == ConnectionClosedReason.ERROR and self._min_size:
             now = self._seconds()
@@ -664,7 +628,7 @@ class Pool:
         """Relieve a stalled connection; returns whether more could be done once the server is known to answer."""
         if self._stalls.gives_up(connection):
             return False
-        if self._fixed or not self._settings.pipelining or connection is self.last_unacknowledged:
+        if self._fixed or not self._settings.pipelining or connection is self._unread.connection:
             return False
         return self._stalls.move_waiting(connection, looked_at, self._watch.limits.stall)
 

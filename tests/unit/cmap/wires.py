@@ -308,6 +308,13 @@ class Recorder(monitoring.ConnectionPoolListener):
         self.events.append(("checked_in", event))
 
 
+def lone_connection() -> Connection:
+    """A connection that no pool has; nothing is in flight on it."""
+    protocol = MongoProtocol()
+    protocol.makeConnection(StringTransport())
+    return Connection(1, ADDRESS, 0, protocol, StreamDescription(), created_at=0.0, now=0.0)
+
+
 def make_pool(clock: Clock, wires: Wires, *, listener: Recorder | None = None, **options: Any) -> Pool:
     """A ready pool with some settings."""
     hook = options.pop("on_connect_error", None)

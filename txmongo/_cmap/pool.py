@@ -1,10 +1,11 @@
 """The pool of connections to one server: Connection Monitoring And Pooling specification.
 
-Lives here: the check-out and check-in of connections, and when each is opened and retired. Not here: which connection a
-request takes (:mod:`txmongo._cmap.scheduling`, by the rules of :mod:`~txmongo._cmap.choice`), which connections there
-are (:mod:`~txmongo._cmap.roster`) or are being opened (:mod:`~txmongo._cmap.opening`), those who wait for one
-(:mod:`~txmongo._cmap.wait_queue`), how long the server takes (:mod:`~txmongo._cmap.service_times`), the look-out for
-stalled connections (:mod:`~txmongo._cmap.watch`), what is done about them (:mod:`~txmongo._cmap.stalls`), and what the
+Lives here: the check-out and check-in of connections, and when each is retired. Not here: which connection a request
+takes (:mod:`txmongo._cmap.scheduling`, by the rules of :mod:`~txmongo._cmap.choice`), which connections there are
+(:mod:`~txmongo._cmap.roster`), when more are opened (:mod:`~txmongo._cmap.growth`, :mod:`~txmongo._cmap.opening`),
+those who wait for one (:mod:`~txmongo._cmap.wait_queue`), how long the server takes
+(:mod:`~txmongo._cmap.service_times`), the look-out for stalled connections (:mod:`~txmongo._cmap.watch`) and for idle
+ones (:mod:`~txmongo._cmap.maintenance`), what is done about stalled ones (:mod:`~txmongo._cmap.stalls`), and what the
 topology concludes from an error: it is told by a callback.
 
 Unlike the specification's, a connection may be *shared*: several requests may be out on it at once, in flight one
@@ -30,7 +31,7 @@ from typing import Any
 from bson.objectid import ObjectId
 from pymongo.monitoring import ConnectionClosedReason
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -47,7 +48,9 @@ from txmongo._cmap.errors import (
 )
 from txmongo._cmap.events import options_of, publisher_for
 from txmongo._cmap.generations import Generations
-from txmongo._cmap.opening import BackOff, Connect, Openings
+from txmongo._cmap.growth import Growth
+from txmongo._cmap.maintenance import Maintenance
+from txmongo._cmap.opening import Connect, Openings
 from txmongo._cmap.roster import Roster
 from txmongo._cmap.scheduling import LeastWait, RoundRobin
 from txmongo._cmap.service_times import ServiceTimes
@@ -65,12 +68,6 @@ from txmongo.types import Address
 __all__ = ["CheckOut", "Connection", "ConnectionState", "Pool", "PoolState"]
 
 _log = Logger(namespace="txmongo.pool")
-
-#: Seconds between attempts to fill up to minPoolSize while they fail.
-_POPULATION_RETRY = 1.0
-
-#: Seconds between two runs of the background, at the least.
-_LEAST_MAINTENANCE_INTERVAL = 0.001
 
 
 class PoolState(enum.Enum):
@@ -117,7 +114,6 @@ class Pool:
         self._seconds = clock.seconds
         self._on_connect_error = on_connect_error
         self._events = publisher_for(listeners, address, log)
-        self._set_sizes(settings)
         self._generations = Generations()
         self._roster = Roster(clock, self._generations, self._events)
         # Looked at with every check-out.
@@ -141,6 +137,20 @@ class Pool:
             opened=self._opened,
             failed=self._open_failed,
         )
+        self._growth = Growth(
+            settings,
+            clock,
+            self._roster,
+            self._generations,
+            self._queue,
+            self._openings,
+            ready=self._is_ready,
+        )
+        self._fixed = self._growth.fixed
+        self._max_idle = math.inf if self._fixed else settings.max_idle_time or math.inf
+        self._maintenance = Maintenance(
+            clock, self._idle, self._growth, max_idle=self._max_idle, ready=self._is_ready, retire=self._retire
+        )
         self._watch = Watch(
             clock,
             queue=self._queue,
@@ -157,27 +167,12 @@ class Pool:
         self._unread = UnreadWrite(self._set_calm)
         self._choose = self._scheduler().choose
         self._serving = False
-        self._growing = False
         self._cleared_by: BaseException | None = None
-        self._maintenance_call: IDelayedCall | None = None
         #: Whether a check-out has nothing to mind but the idle connections, and a check-in nothing but the averages:
         #: ready, growing, nobody waits, no listener, no unread write.
         self._calm = False
         if self._events is not None:
             self._events.pool_created(options_of(settings))
-
-    def _set_sizes(self, settings: ClientSettings) -> None:
-        self._fixed = settings.pool_size is not None
-        if settings.pool_size is not None:
-            self._min_size = self._max_size = self._max_connecting = settings.pool_size
-            self._back_off = BackOff(settings.retry_delay, settings.max_delay)
-            self._max_idle = math.inf
-        else:
-            self._min_size = settings.min_pool_size
-            self._max_size = settings.max_pool_size
-            self._max_connecting = settings.max_connecting
-            self._back_off = BackOff(_POPULATION_RETRY, _POPULATION_RETRY)
-            self._max_idle = settings.max_idle_time or math.inf
 
     def _scheduler(self) -> LeastWait | RoundRobin:
         if self._fixed:
@@ -189,7 +184,7 @@ class Pool:
             self._averages,
             pipelining=self._settings.pipelining,
             max_idle=self._max_idle,
-            may_grow=self._may_grow,
+            may_grow=self._growth.may_grow,
             retire=self._retire,
         )
 
@@ -373,7 +368,7 @@ class Pool:
                 self._grant(waiter, connection, now)
         finally:
             self._serving = False
-        self._grow()
+        self._growth.grow()
 
     def _grant(self, waiter: Waiter, connection: Connection, now: float) -> None:
         if self._events is not None:
@@ -401,7 +396,7 @@ class Pool:
     def _time_is_up(self) -> Exception:
         return CheckOutTimeoutError(
             self.address,
-            max_pool_size=self._max_size,
+            max_pool_size=self._growth.maximum,
             in_use=len(self._roster) - self.available_count,
             opening=len(self._openings),
             waiting=len(self._queue) - 1,
@@ -411,6 +406,9 @@ class Pool:
     def _pinned(self) -> PinnedConnections | None:
         """How many connections are kept; ``None`` where that cannot be."""
         return None
+
+    def _is_ready(self) -> bool:
+        return self.state is PoolState.READY
 
     def _set_calm(self) -> None:
         """Recompute ``_calm``, after a change of what it depends on."""
@@ -457,8 +455,8 @@ class Pool:
         connection.expected_wait = 0.0
         connection.idle_since = connection.busy_since
         self._idle.append(connection)
-        if self._max_idle != math.inf and self._maintenance_call is None:
-            self._plan_maintenance()
+        if self._max_idle != math.inf and self._maintenance.call is None:
+            self._maintenance.plan()
 
     def _check_in_minding(self, request: CheckOut, abandoned: bool) -> None:
         """:meth:`check_in` where there is more to mind than the averages and the idle connections."""
@@ -523,35 +521,10 @@ class Pool:
         connection.idle_since = now
         if not self._fixed:
             self._idle.append(connection)
-            if self._max_idle != math.inf and self._maintenance_call is None:
-                self._plan_maintenance()
+            if self._max_idle != math.inf and self._maintenance.call is None:
+                self._maintenance.plan()
 
     # --- opening connections ---
-
-    def _grow(self) -> None:
-        """Begin to open as many connections as are needed and allowed."""
-        if self._growing:
-            return
-        self._growing = True
-        try:
-            while self.state is PoolState.READY and self._attempts_wanted():
-                self._openings.begin(self.generation)
-        finally:
-            self._growing = False
-
-    def _may_grow(self) -> bool:
-        return len(self._roster) + len(self._openings) < self._max_size
-
-    def _attempts_wanted(self) -> int:
-        populating = self._seconds() >= self._back_off.until or (self._fixed and len(self._queue) > 0)
-        return choice.attempts_wanted(
-            waiting=len(self._queue),
-            opening=len(self._openings),
-            total=self.total_count,
-            min_pool_size=self._min_size if populating else 0,
-            max_pool_size=self._max_size,
-            max_connecting=self._max_connecting,
-        )
 
     def _opened(self, connection: Connection, duration: float) -> None:
         """A connection can be used from now on."""
@@ -568,7 +541,7 @@ class Pool:
 
     def _open_failed(self, failure: Failure, generation: int) -> None:
         """A connection could not be opened: the topology is told, then the one who waited for it first."""
-        self._back_off.failed(self._seconds())
+        self._growth.failed()
         error = failure.value or CancelledError()
         waiter = self._queue.first_told()
         if waiter is not None:
@@ -576,13 +549,13 @@ class Pool:
         if self._on_connect_error is not None and isinstance(error, Exception):
             self._on_connect_error(error, generation)
         if waiter is not None and waiter.deferred is not None:
-            if self._growing:
+            if self._growth.under_way:
                 # It was found while the pool was asked.
                 self._queue.tell_soon(waiter, failure)
             elif not waiter.deferred.called:
                 waiter.deferred.errback(failure)
         self._serve()
-        self._plan_maintenance()
+        self._maintenance.plan()
 
     # --- losing and closing connections ---
 
@@ -602,10 +575,9 @@ class Pool:
         if connection is self._unread.connection:
             self._unread.forget()
         self._roster.retire(connection, reason)
-        if reason == ConnectionClosedReason.ERROR and self._min_size:
-            now = self._seconds()
-            self._back_off.lost(now - connection.created_at, now)
-            self._plan_maintenance()
+        if reason == ConnectionClosedReason.ERROR and self._growth.minimum:
+            self._growth.lost(connection.created_at)
+            self._maintenance.plan()
 
     def _cut(self, connection: Connection, error: Exception) -> None:
         """Close a connection at once, whatever waits on it; that also ends what the server does for it."""
@@ -644,32 +616,6 @@ class Pool:
                 self._events.check_out_started()
         self._serve()
 
-    # --- the background ---
-
-    def _plan_maintenance(self) -> None:
-        """Arm the delayed call of the background anew, if there is something to wait for."""
-        if self._maintenance_call is not None:
-            self._maintenance_call.cancel()
-            self._maintenance_call = None
-        if self.state is not PoolState.READY:
-            return
-        now = self._seconds()
-        due = self._idle[0].idle_since + self._max_idle if self._idle else math.inf
-        if self._back_off.until > now and self.total_count < self._min_size:
-            due = min(due, self._back_off.until)
-        if due != math.inf:
-            wait = max(due - now, _LEAST_MAINTENANCE_INTERVAL)
-            self._maintenance_call = self._clock.callLater(wait, self._maintain)
-
-    def _maintain(self) -> None:
-        """Close what was idle for too long, and fill up to ``minPoolSize``."""
-        self._maintenance_call = None
-        now = self._seconds()
-        while self._idle and now - self._idle[0].idle_since >= self._max_idle:
-            self._retire(self._idle[0], ConnectionClosedReason.IDLE)
-        self._grow()
-        self._plan_maintenance()
-
     # --- the pool's own life ---
 
     def ready(self) -> None:
@@ -678,13 +624,12 @@ class Pool:
             return
         self.state = PoolState.READY
         self._cleared_by = None
-        if not self._fixed:
-            self._back_off.until = 0.0
+        self._growth.begin_anew()
         self._set_calm()
         if self._events is not None:
             self._events.pool_ready()
-        self._grow()
-        self._plan_maintenance()
+        self._growth.grow()
+        self._maintenance.plan()
 
     def clear(
         self, cause: BaseException | None = None, service_id: ObjectId | None = None, interrupt_in_use: bool = False
@@ -712,7 +657,7 @@ class Pool:
             self._cut_draining(PoolClearedError.interrupted(self.address), service_id)
         if service_id is None:
             self._openings.give_up(ConnectionClosedReason.STALE)
-            self._plan_maintenance()
+            self._maintenance.plan()
             self._queue.refuse_all(partial(PoolClearedError.waiting, self.address, cause))
         else:
             self._serve()
@@ -751,7 +696,7 @@ class Pool:
             if self._events is not None:
                 self._events.pool_closed()
             self._cut_draining(PoolClosedError(self.address))
-            self._plan_maintenance()
+            self._maintenance.plan()
             self._queue.refuse_all(partial(PoolClosedError, self.address))
             self._watch.stop()
         # A connection that could not be opened, or was given up, takes a turn of the reactor to be gone.

@@ -20,16 +20,6 @@ from txmongo.errors import AutoReconnect, NetworkTimeout, OperationFailure
 class OpeningTests(PoolTestCase):
     """Opening connections."""
 
-    def test_max_connecting(self) -> None:
-        """No more than maxConnecting are opened at once."""
-        self.wires.at_once = False
-        pool = self.make(max_connecting=2)
-        self.work(count=5, exclusive=True)
-        self.assertEqual(len(self.wires.waiting), 2)
-        self.wires.open()
-        self.assertEqual(len(self.wires.waiting), 2)
-        self.assertEqual(pool.total_count, 3)
-
     def test_failure_reaches_one(self) -> None:
         """A failure to open reaches the one who waits longest, and another attempt is made for the next."""
         self.wires.at_once = False
@@ -81,54 +71,6 @@ class OpeningTests(PoolTestCase):
         self.failureResultOf(waiting, AutoReconnect)
         self.assertEqual(pool.total_count, 0)
 
-    def test_minimum(self) -> None:
-        """minPoolSize connections are opened as soon as the pool is ready, and kept up."""
-        pool = self.make(min_pool_size=3)
-        self.assertEqual(pool.available_count, 3)
-        self.clock.advance(2)
-        self.wires[1].hang_up()
-        self.assertEqual(pool.available_count, 3)
-
-    def test_minimum_in_the_background(self) -> None:
-        """Filling up keeps to maxConnecting, and those who wait come first."""
-        self.wires.at_once = False
-        pool = self.make(min_pool_size=3)
-        self.assertEqual(len(self.wires.waiting), 2)
-        (work,) = self.work()
-        self.wires.open()
-        self.assertIsNotNone(work.connection)
-        self.wires.open()
-        self.wires.open()
-        self.assertEqual((pool.total_count, len(self.wires.waiting)), (3, 0))
-
-    def test_minimum_after_a_failure(self) -> None:
-        """Filling up that fails is tried again after a second, not at once."""
-        self.wires.at_once = False
-        errors: list[Exception] = []
-        self.make(min_pool_size=1, on_connect_error=lambda error, _: errors.append(error))
-        self.wires.fail()
-        self.assertEqual(len(errors), 1)
-        self.assertEqual(len(self.wires.waiting), 0)
-        self.clock.advance(0.99)
-        self.assertEqual(len(self.wires.waiting), 0)
-        self.clock.advance(0.02)
-        self.assertEqual(len(self.wires.waiting), 1)
-
-    def test_server_that_hangs_up(self) -> None:
-        """A server that closes each connection at once is not called upon without a pause."""
-        self.make(min_pool_size=1)
-        self.wires[0].hang_up()
-        self.assertEqual(len(self.wires.wires), 1)
-        self.clock.advance(1.1)
-        self.assertEqual(len(self.wires.wires), 2)
-
-    def test_operation_does_not_wait_for_the_pause(self) -> None:
-        """An operation does not wait for the pause of the background."""
-        self.make(min_pool_size=1)
-        self.wires[0].hang_up()
-        (work,) = self.work()
-        self.assertIsNotNone(work.connection)
-
     def test_cancelled_operation_keeps_the_connection(self) -> None:
         """If the one for whom a connection is opened cancels, it is opened all the same and kept."""
         self.wires.at_once = False
@@ -138,54 +80,6 @@ class OpeningTests(PoolTestCase):
         self.wires.open()
         self.assertEqual(pool.available_count, 1)
         self.assertEqual(self.wires[0].received, [])
-
-
-class IdleTests(PoolTestCase):
-    """maxIdleTimeMS."""
-
-    def test_closed_in_the_background(self) -> None:
-        """A connection that was idle for too long is closed, without anybody asking."""
-        pool = self.make(max_idle_time=10, listening=True)
-        self.work()
-        self.wires[0].reply()
-        self.pass_time(9)
-        self.assertEqual(pool.total_count, 1)
-        self.pass_time(1.1)
-        self.assertEqual(pool.total_count, 0)
-        self.assertEqual(self.recorder.events[-1][1].reason, "idle")
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_counted_from_the_last_use(self) -> None:
-        """Each use begins the time anew, and use itself is not idleness."""
-        pool = self.make(max_idle_time=10)
-        self.work()
-        self.pass_time(8)
-        self.wires[0].reply()
-        self.pass_time(8)
-        self.work()
-        self.pass_time(30)
-        self.assertEqual(pool.total_count, 1)
-        self.wires[0].reply()
-        self.pass_time(9)
-        self.assertEqual(pool.total_count, 1)
-        self.pass_time(2)
-        self.assertEqual(pool.total_count, 0)
-
-    def test_found_at_check_out(self) -> None:
-        """One that is found to be too old is closed and not given out."""
-        self.make(max_idle_time=10)
-        self.work()
-        self.wires[0].reply()
-        self.clock.rightNow += 11
-        (work,) = self.work()
-        self.assertIs(wire_of(work), self.wires[1])
-
-    def test_filled_up(self) -> None:
-        """Below minPoolSize it is replaced."""
-        pool = self.make(max_idle_time=10, min_pool_size=2)
-        self.pass_time(11)
-        self.assertEqual(pool.available_count, 2)
-        self.assertEqual(len(self.wires.wires), 4)
 
 
 class ClearTests(PoolTestCase):

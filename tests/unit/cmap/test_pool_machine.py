@@ -251,7 +251,7 @@ class PoolMachine(RuleBasedStateMachine):
         follows_write = unread is not None and first.request.exclusive and bool(unread.in_flight)
         assert not pool._idle or follows_write
         full = pool.total_count == self.size
-        assert full or pool.opening_count >= min(pool.waiting_count, pool._max_connecting), pool
+        assert full or pool.opening_count >= min(pool.waiting_count, pool._growth.max_connecting), pool
 
     @invariant()
     def events_balance(self) -> None:

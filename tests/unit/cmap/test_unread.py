@@ -91,7 +91,7 @@ class UnacknowledgedTests(PoolTestCase):
         """A reply to what was sent before it shows nothing."""
         self.pool.clear()
         self.pool.ready()
-        self.pool._max_size = 1
+        self.pool._growth.maximum = 1
         self.movable()
         self.write()
         wire = self.wires[-1]

@@ -151,20 +151,28 @@ class Pool:
         self._maintenance = Maintenance(
             clock, self._idle, self._growth, max_idle=self._max_idle, ready=self._is_ready, retire=self._retire
         )
+        self._unread = UnreadWrite(self._set_calm)
+        self._stalls = Stalls(
+            clock,
+            self._roster,
+            self._queue,
+            self._unread,
+            moves=settings.pipelining and not self._fixed,
+            cut=self._cut,
+            moved=self._moved,
+        )
         self._watch = Watch(
             clock,
             queue=self._queue,
             busy=self._busy,
-            stalled=self._stalled,
+            stalled=self._stalls.relieve,
             silent=self._silent,
             socket_timeout=settings.socket_timeout,
         )
-        self._stalls = Stalls(clock, self._roster, self._queue, cut=self._cut, moved=self._moved)
         self._watches_all = settings.socket_timeout is not None
         service_times = ServiceTimes(self._watch)
         self._averages = service_times.averages
         self._learn = service_times.learn
-        self._unread = UnreadWrite(self._set_calm)
         self._choose = self._scheduler().choose
         self._serving = False
         self._cleared_by: BaseException | None = None
@@ -596,14 +604,6 @@ class Pool:
         """Nothing came on a connection for ``socketTimeoutMS``."""
         self._cut(connection, NetworkTimeout(f"{address_text(self.address)}: timed out"))
 
-    def _stalled(self, connection: Connection, looked_at: float) -> bool:
-        """Relieve a stalled connection; returns whether more could be done once the server is known to answer."""
-        if self._stalls.gives_up(connection):
-            return False
-        if self._fixed or not self._settings.pipelining or connection is self._unread.connection:
-            return False
-        return self._stalls.move_waiting(connection, looked_at, self._watch.limits.stall)
-
     def _gives_up_if_stalled(self, connection: Connection) -> bool:
         stalled = choice.is_stalled(connection, self._watch.limits.patience, self._seconds())
         return stalled and self._stalls.gives_up(connection)
@@ -654,7 +654,7 @@ class Pool:
             self._events.pool_cleared(service_id, interrupt_in_use)
         self._retire_all(ConnectionClosedReason.STALE, service_id)
         if interrupt_in_use:
-            self._cut_draining(PoolClearedError.interrupted(self.address), service_id)
+            self._roster.abort_draining(PoolClearedError.interrupted(self.address), service_id)
         if service_id is None:
             self._openings.give_up(ConnectionClosedReason.STALE)
             self._maintenance.plan()
@@ -678,11 +678,6 @@ class Pool:
                 lost = not connection.protocol.connected
                 self._retire(connection, ConnectionClosedReason.ERROR if lost else reason)
 
-    def _cut_draining(self, error: Exception, service_id: ObjectId | None = None) -> None:
-        for connection in list(self._roster.draining):
-            if service_id is None or connection.service_id == service_id:
-                connection.protocol.abort(error)
-
     def close(self) -> Deferred[None]:
         """Close all connections; requests in flight fail, those who wait fail with :class:`PoolClosedError`.
 
@@ -695,7 +690,7 @@ class Pool:
             self._openings.give_up(ConnectionClosedReason.POOL_CLOSED)
             if self._events is not None:
                 self._events.pool_closed()
-            self._cut_draining(PoolClosedError(self.address))
+            self._roster.abort_draining(PoolClosedError(self.address))
             self._maintenance.plan()
             self._queue.refuse_all(partial(PoolClosedError, self.address))
             self._watch.stop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bson.objectid import ObjectId
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -70,6 +71,15 @@ class Roster:
         if not connection.live and connection in self.draining:
             self.draining.remove(connection)
             self._close(connection)
+
+    def abort_draining(self, error: Exception, service_id: ObjectId | None = None) -> None:
+        """Close at once those that were retired and are still in use; what is in flight there fails with the error.
+
+        :param service_id: the one service behind a load balancer whose connections are meant.
+        """
+        for connection in list(self.draining):
+            if service_id is None or connection.service_id == service_id:
+                connection.protocol.abort(error)
 
     def gone(self, connection: Connection) -> None:
         """One's socket is closed, whoever wanted it."""

@@ -43,15 +43,15 @@ class Watch:
         *,
         queue: WaitQueue,
         busy: Callable[[], Collection[Connection]],
-        stalled: Callable[[Connection, float], bool],
+        stalled: Callable[[Connection, float, float], bool],
         silent: Callable[[Connection], None],
         socket_timeout: float | None,
     ) -> None:
         """
         :param queue: the requests that wait for a connection.
         :param busy: the connections on which something is in flight.
-        :param stalled: called with each stalled one, and when it was seen to be, as long as it is; it returns whether
-            to look again soon.
+        :param stalled: called with each stalled one, when it was seen to be and after how many seconds it counts as
+            that, as long as it does; it returns whether to look again soon.
         :param silent: called with each on which nothing came for ``socket_timeout`` seconds.
         """
         self.limits = Limits()
@@ -131,7 +131,7 @@ class Watch:
             if self._is_silent(connection):
                 self._silent(connection)
             elif connection.open and is_stalled(connection, self.limits.stall, self._looked_at):
-                soon = self._stalled(connection, self._looked_at) or soon
+                soon = self._stalled(connection, self._looked_at, self.limits.stall) or soon
         if self.call is None:
             self.arm(soon=soon)
         elif soon:

@@ -16,6 +16,7 @@ from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.events import publisher_for
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.roster import Roster
+from txmongo.errors import AutoReconnect
 from txmongo.protocol import MongoProtocol
 
 ADDRESS = ("h", 27017)
@@ -73,6 +74,19 @@ class RosterTests(SynchronousTestCase):
         self.assertEqual(list(self.roster), [])
         self.assertTrue(self.closed(connection))
         self.assertEqual([event.reason for _, event in self.recorder.events], [ConnectionClosedReason.STALE])
+
+    def test_aborted(self) -> None:
+        """Those that are in use though they were retired can be closed at once, of one service or of all."""
+        service_id = ObjectId()
+        kept, of_pool, of_service = self.add(), self.add(), self.add(service_id)
+        for connection in (kept, of_pool, of_service):
+            connection.in_flight[CheckOut("find")] = None
+        for connection in (of_pool, of_service):
+            self.roster.retire(connection, ConnectionClosedReason.STALE)
+        self.roster.abort_draining(AutoReconnect("cleared"), service_id)
+        self.assertEqual([self.closed(each) for each in (kept, of_pool, of_service)], [False, False, True])
+        self.roster.abort_draining(AutoReconnect("closed"))
+        self.assertEqual([self.closed(each) for each in (kept, of_pool)], [False, True])
 
     def test_services(self) -> None:
         """A connection belongs to the generation of its service, which is forgotten with its last connection."""

@@ -13,6 +13,7 @@ from txmongo._cmap.description import StreamDescription
 from txmongo._cmap.generations import Generations
 from txmongo._cmap.roster import Roster
 from txmongo._cmap.stalls import Stalls
+from txmongo._cmap.unread import UnreadWrite
 from txmongo._cmap.wait_queue import Crowd, WaitQueue
 from txmongo.errors import AutoReconnect
 from txmongo.protocol import MongoProtocol
@@ -42,10 +43,20 @@ class StallsTests(SynchronousTestCase):
         )
         self.cuts: list[tuple[Connection, Exception]] = []
         self.moved: list[int] = []
-        self.stalls = Stalls(
-            self.clock, self.roster, self.queue, cut=lambda *which: self.cuts.append(which), moved=self.moved.append
-        )
+        self.unread = UnreadWrite(int)
+        self.stalls = self.make(moves=True)
         self.busy = self.connection()
+
+    def make(self, *, moves: bool) -> Stalls:
+        return Stalls(
+            self.clock,
+            self.roster,
+            self.queue,
+            self.unread,
+            moves=moves,
+            cut=lambda *which: self.cuts.append(which),
+            moved=self.moved.append,
+        )
 
     def connection(self, received_at: float = 0.0) -> Connection:
         """A connection on which something last came at a time."""
@@ -62,7 +73,7 @@ class StallsTests(SynchronousTestCase):
 
     def move(self) -> bool:
         """Have the requests moved; tell whether some were left."""
-        return self.stalls.move_waiting(self.busy, self.clock.seconds(), LIMIT)
+        return self.stalls.relieve(self.busy, self.clock.seconds(), LIMIT)
 
     def originals(self) -> list[CheckOut | None]:
         """The requests of which second copies wait, in the order in which they are served."""
@@ -101,6 +112,24 @@ class StallsTests(SynchronousTestCase):
         self.send(Request(), Request(False))
         self.assertFalse(self.move())
         self.assertEqual((self.originals(), self.moved), ([], []))
+
+    def test_not_moved(self) -> None:
+        """What follows a write that may be unread stays behind it, and everything where nothing is moved at all."""
+        self.send(Request(), Request())
+        self.unread.sent(self.busy)
+        self.assertFalse(self.move())
+        self.unread.forget()
+        self.stalls = self.make(moves=False)
+        self.assertFalse(self.move())
+        self.assertEqual((self.originals(), self.moved), ([], []))
+
+    def test_relieved_by_its_end(self) -> None:
+        """From one that is given up nothing is moved: nobody waits for it any more."""
+        oldest, behind = Request(), Request()
+        self.send(oldest, behind)
+        self.busy.late.update({oldest: None, behind: None})
+        self.assertFalse(self.move())
+        self.assertEqual(([connection for connection, _ in self.cuts], self.moved), ([self.busy], []))
 
     def test_not_given_up(self) -> None:
         """A connection whose oldest request is waited for is left alone."""

@@ -1,4 +1,4 @@
-"""What a database and a collection have in common: their options, and how operations are run with them."""
+"""What a client, a database and a collection have in common: options, and how operations are run with them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pymongo.write_concern import WriteConcern
 from txmongo._ops.aggregate import Aggregate, writes
 from txmongo._ops.arguments import check_optional_mapping, read_fields
 from txmongo._ops.base import Execute
-from txmongo._ops.client_sessions import check_session
+from txmongo._ops.client_sessions import Sessions, check_session
 from txmongo._ops.cursor_times import cursor_times
+from txmongo._ops.executor import Executor
 from txmongo._ops.find import check_count
 from txmongo._ops.timeouts import seconds_of, take_timing
 from txmongo._pymongo import ServerMode
@@ -25,39 +26,24 @@ if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
     from txmongo.database import Database
 
-__all__ = ["Scope", "option"]
+__all__ = ["InnerScope", "Scope", "option"]
 
 CursorT = TypeVar("CursorT")
 
 
 class Scope(Generic[DocumentType]):
-    """Options for what is done through an object; each that is not given is that of the object above."""
+    """Options for what is done through an object."""
 
-    def __init__(
-        self,
-        above: ConnectionPool[DocumentType] | Database[DocumentType],
-        client: ConnectionPool[DocumentType],
-        write_concern: WriteConcern | None,
-        codec_options: CodecOptions[DocumentType] | None,
-        read_preference: ServerMode | None,
-        read_concern: ReadConcern | None,
-        timeout_ms: float | None,
-    ) -> None:
-        """
-        :raises TypeError: an option is not of its type.
-        :raises ValueError: ``timeout_ms`` is negative.
-        """
-        self._write_concern: WriteConcern = option("write_concern", write_concern, WriteConcern, above.write_concern)
-        self._codec_options: CodecOptions[Any] = option(
-            "codec_options", codec_options, CodecOptions, above.codec_options
-        )
-        self._read_preference: Any = option("read_preference", read_preference, ServerMode, above.read_preference)
-        self._read_concern: ReadConcern = option("read_concern", read_concern, ReadConcern, above.read_concern)
-        self._timeout: float | None = seconds_of(timeout_ms, above._timeout)
-        timeout = self._timeout
-        self._executor = executor = client._executor
-        self._execute: Execute[Any] = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
-        self._sessions = executor.sessions
+    _write_concern: WriteConcern
+    _codec_options: CodecOptions[Any]
+    _read_preference: Any
+    _read_concern: ReadConcern
+    #: Seconds of ``timeoutMS``, 0 for no limit; ``None`` where it is not used.
+    _timeout: float | None
+    _executor: Executor
+    #: Runs an operation that is given no time of its own.
+    _execute: Execute[Any]
+    _sessions: Sessions
 
     @property
     def codec_options(self) -> CodecOptions[DocumentType]:
@@ -98,6 +84,34 @@ class Scope(Generic[DocumentType]):
             "read_preference": self._read_preference,
             "read_concern": self._read_concern,
         }
+
+
+class InnerScope(Scope[DocumentType]):
+    """Options for what is done through an object within another; each that is not given is that of the object above."""
+
+    def __init__(
+        self,
+        above: ConnectionPool[DocumentType] | Database[DocumentType],
+        client: ConnectionPool[DocumentType],
+        write_concern: WriteConcern | None,
+        codec_options: CodecOptions[DocumentType] | None,
+        read_preference: ServerMode | None,
+        read_concern: ReadConcern | None,
+        timeout_ms: float | None,
+    ) -> None:
+        """
+        :raises TypeError: an option is not of its type.
+        :raises ValueError: ``timeout_ms`` is negative.
+        """
+        self._write_concern = option("write_concern", write_concern, WriteConcern, above.write_concern)
+        self._codec_options = option("codec_options", codec_options, CodecOptions, above.codec_options)
+        self._read_preference = option("read_preference", read_preference, ServerMode, above.read_preference)
+        self._read_concern = option("read_concern", read_concern, ReadConcern, above.read_concern)
+        self._timeout = seconds_of(timeout_ms, above._timeout)
+        timeout = self._timeout
+        self._executor = executor = client._executor
+        self._execute = executor.execute if timeout is None else partial(executor.execute_timed, timeout)
+        self._sessions = executor.sessions
 
     def _aggregate(
         self,

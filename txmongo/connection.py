@@ -31,7 +31,7 @@ from txmongo._encryption.automatic import AutomaticEncryption
 from txmongo._legacy.connection import LegacyClient, SingleConnection, parse_uri, user_of
 from txmongo._ops.admin import DropDatabase, ListDatabases
 from txmongo._ops.arguments import check_boolean, check_database_name, check_optional_mapping
-from txmongo._ops.base import Execute, write_concern_document
+from txmongo._ops.base import write_concern_document
 from txmongo._ops.change_streams import WatchOptions
 from txmongo._ops.client_bulk_write import ClientBulkOptions
 from txmongo._ops.client_sessions import check_session
@@ -42,6 +42,7 @@ from txmongo._ops.transaction_state import Settled
 from txmongo._ops.writes import write_options
 from txmongo._options import connection_string
 from txmongo._pymongo import MongoCredential, ServerMode
+from txmongo._scope import Scope
 from txmongo._sdam.srv import DNSResolver, SrvResolver
 from txmongo._sessions.options import SessionOptions, TransactionOptions, given_options
 from txmongo._settings import DEFAULT_URI, ClientSettings, parse_settings
@@ -79,7 +80,7 @@ def _default_reactor() -> Any:
     return reactor
 
 
-class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
+class ConnectionPool(Scope[DocumentType], DeploymentView, LegacyClient, Generic[DocumentType]):
     """A client of one MongoDB deployment: a server, a replica set or a sharded cluster.
 
     ::
@@ -154,7 +155,8 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
                 raise ConfigurationError("uri and host are the same argument under two names: give one")
             uri = host
         uri = connection_string(uri, port)
-        self._settings = settings = parse_settings(uri, **options)
+        settings = parse_settings(uri, **options)
+        self._take(settings)
         self._reactor = reactor = _default_reactor() if reactor is None else reactor
         self._encryption = self._make_encryption(uri, endpoint_for, resolver, options)
         self._parts = parts = ClientParts(
@@ -163,10 +165,11 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             endpoint_for=endpoint_for,
             srv=None if settings.fqdn is None else SrvResolver(resolver or SystemResolver(reactor)),
             encryption=self._encryption,
-            on_resolved=self._resolved,
+            on_resolved=self._take,
         )
         self._connector, self._topology = parts.connector, parts.topology
         self._executor, self._leftovers = parts.executor, parts.leftovers
+        self._execute, self._sessions = self._executor.execute, self._executor.sessions
         self._closed = False
 
     def _make_encryption(
@@ -191,9 +194,14 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             partial(ConnectionPool, reactor=self._reactor),
         )
 
-    def _resolved(self, settings: ClientSettings) -> None:
-        """DNS has told what a ``mongodb+srv`` connection string leaves open."""
+    def _take(self, settings: ClientSettings) -> None:
+        """Have these settings, now or when DNS has told what a ``mongodb+srv`` connection string leaves open."""
         self._settings = settings
+        self._codec_options = settings.codec_options
+        self._read_preference = settings.read_preference
+        self._write_concern = settings.write_concern
+        self._read_concern = settings.read_concern
+        self._timeout = settings.timeout
 
     # --- what it was told ---
 
@@ -206,41 +214,6 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
     def options(self) -> ClientSettings:
         """All options, those that were not given included, as one value that cannot be changed."""
         return self._settings
-
-    @property
-    def codec_options(self) -> CodecOptions[DocumentType]:
-        """How documents are encoded and decoded."""
-        return self._settings.codec_options
-
-    @property
-    def read_preference(self) -> Any:
-        """Which members of a replica set are read from."""
-        return self._settings.read_preference
-
-    @property
-    def write_concern(self) -> WriteConcern:
-        """When the server acknowledges a write."""
-        return self._settings.write_concern
-
-    @property
-    def read_concern(self) -> ReadConcern:
-        """How far what is read must have spread."""
-        return self._settings.read_concern
-
-    @property
-    def timeout_ms(self) -> float | None:
-        """Milliseconds that each operation may last; 0 for no limit, ``None`` where ``timeoutMS`` is not used."""
-        return None if self._timeout is None else self._timeout * 1000
-
-    @property
-    def _timeout(self) -> float | None:
-        return self._settings.timeout
-
-    def _begin(self, timing: Mapping[str, Any], session: Any = None) -> Execute[Any]:
-        """How the operations of one call are run; if their time is limited it begins now, for all of them together."""
-        if not timing and self._timeout is None:
-            return self._executor.execute
-        return self._executor.within(self._timeout, timing, session)
 
     def append_metadata(self, driver_info: DriverInfo) -> None:
         """Name a library around the driver in what new connections tell the server about the client.
@@ -330,7 +303,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         :returns: a :class:`~txmongo.cursor.CommandCursor` over documents with ``name``, ``sizeOnDisk`` and ``empty``.
             The primary is asked. It fails as every operation (see :class:`~txmongo.collection.Collection`).
         """
-        check_session(session, self._executor.sessions)
+        check_session(session, self._sessions)
         timing, timeout_mode = take_timing(kwargs), kwargs.pop("timeout_mode", None)
         fields = {name: value for name, value in kwargs.items() if value is not None}
         if comment is not None:
@@ -361,7 +334,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         :raises TypeError: it is neither.
         :raises InvalidName: the name is not one that a database can have.
         """
-        check_session(session, self._executor.sessions)
+        check_session(session, self._sessions)
         name = name_or_database.name if isinstance(name_or_database, Database) else name_or_database
         check_database_name(name, "name_or_database")
         fields = None if comment is None else {"comment": comment}
@@ -477,7 +450,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         :raises TypeError: an argument is not of its type.
         :raises ConfigurationError: ``max_await_time_ms`` is not less than ``timeout_ms``.
         """
-        check_session(session, self._executor.sessions)
+        check_session(session, self._sessions)
         options = WatchOptions.checked(
             pipeline=pipeline,
             full_document=full_document,
@@ -499,10 +472,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
             options,
             timeout=self._timeout,
             timing=timing,
-            session=session,
-            codec_options=self.codec_options,
-            read_preference=self.read_preference,
-            read_concern=self.read_concern,
+            **self._read_options(session),
         )
 
     def server_info(self, session: Any = None, **timing: Unpack[Timing]) -> Deferred[dict[str, Any]]:
@@ -511,7 +481,7 @@ class ConnectionPool(DeploymentView, LegacyClient, Generic[DocumentType]):
         :returns: a Deferred that fires with the reply of ``buildInfo``; it fails as every operation (see
             :class:`~txmongo.collection.Collection`).
         """
-        check_session(session, self._executor.sessions)
+        check_session(session, self._sessions)
         operation = RunCommand(
             "admin", {"buildinfo": 1}, read_preference=ReadPreference.PRIMARY_PREFERRED, session=session
         )

@@ -29,7 +29,7 @@ from txmongo._ops.find import check_count
 from txmongo._ops.run_command import RunCommand, RunCursorCommand, allow_errors, command_document
 from txmongo._ops.timeouts import Timing, take_timing
 from txmongo._pymongo import ServerMode
-from txmongo._scope import Scope, option
+from txmongo._scope import InnerScope, option
 from txmongo.change_stream import ChangeStream, open_stream
 from txmongo.collection import Collection
 from txmongo.cursor import CommandCursor
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Database"]
 
 
-class Database(Scope[DocumentType]):
+class Database(InnerScope[DocumentType]):
     """A database, with the options for what is done through this object.
 
     Get one by ``client.name`` or ``client["name"]``; its attributes and items are its collections. It costs nothing and

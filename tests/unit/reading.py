@@ -20,6 +20,7 @@ from txmongo._ops.leftovers import Leftovers
 from txmongo._ops.session_state import SessionState, SessionUse
 from txmongo._ops.timeouts import TimeLimit
 from txmongo._ops.transaction_state import Settled
+from txmongo._scope import Scope
 from txmongo.cursor import Cursor
 from txmongo.database import Database
 
@@ -135,18 +136,20 @@ class HeldExecutor:
         self.answer({"cursor": {"nextBatch": list(documents), "id": cursor_id, "ns": namespace}})
 
 
-class HeldClient:
+class HeldClient(Scope[dict[str, Any]]):
     """What databases, collections and cursors need of a client."""
 
-    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
-    read_preference = ReadPreference.PRIMARY
-    write_concern = WriteConcern()
-    read_concern = ReadConcern()
+    _codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+    _read_preference = ReadPreference.PRIMARY
+    _write_concern = WriteConcern()
+    _read_concern = ReadConcern()
     _timeout: float | None = None
     _encryption: Any = None
 
     def __init__(self) -> None:
-        self._executor = self.executor = HeldExecutor()
+        self._executor: Any = HeldExecutor()
+        self.executor: HeldExecutor = self._executor
+        self._execute, self._sessions = self.executor.execute, self.executor.sessions
         self.clock = self.executor.clock
         self._leftovers = self.leftovers = Leftovers(self.executor.execute, self.clock, self.executor.execute_within)
 

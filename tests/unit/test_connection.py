@@ -9,10 +9,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import Nearest, ReadPreference
+from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 
@@ -67,21 +66,6 @@ class ArgumentTests(ClientCase):
             self.assertEqual((client.options.heartbeat_frequency, client.options.ping_timeout), (10, 10))
         self.assertIsNone(self.client(uri).options.ping_timeout)
         self.assertRaises(ValueError, self.client, ping_timeout=-1)
-
-    def test_inherited(self) -> None:
-        """Options for documents and concerns go on to databases and collections."""
-        client = self.client(
-            "mongodb://fake.example/?readPreference=nearest",
-            w="majority",
-            readConcernLevel="local",
-            tz_aware=True,
-        )
-        options: CodecOptions[Any] = CodecOptions(tz_aware=True)
-        for target in (client, client.test, client.test.things):
-            self.assertEqual(
-                (target.codec_options, target.read_preference, target.write_concern, target.read_concern),
-                (options, Nearest(), WriteConcern("majority"), ReadConcern("local")),
-            )
 
     def test_wrong(self) -> None:
         """A wrong connection string, option, value or type is refused at the call, by its name."""

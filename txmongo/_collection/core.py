@@ -15,7 +15,7 @@ from txmongo._ops.arguments import check_collection_name
 from txmongo._ops.base import Operation
 from txmongo._ops.writes import WriteTarget
 from txmongo._pymongo import ServerMode
-from txmongo._scope import Scope
+from txmongo._scope import InnerScope
 from txmongo.errors import OperationFailure
 from txmongo.types import DocumentType
 
@@ -29,7 +29,7 @@ __all__ = ["NAMESPACE_NOT_FOUND", "CollectionCore", "nothing"]
 NAMESPACE_NOT_FOUND = 26
 
 
-class CollectionCore(Scope[DocumentType]):
+class CollectionCore(InnerScope[DocumentType]):
     """A collection by name, with its options; :class:`~txmongo.collection.Collection` without what it does."""
 
     def __init__(

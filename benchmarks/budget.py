@@ -305,6 +305,8 @@ class Counts:
     def run(self, work: Callable[[int], None], calls: int) -> None:
         """Count twice over: once the opcodes, once the calls into C."""
         before = sys.gettrace()
+        # Python 3.12 tells of opcodes only if some frame wanted that before.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._entered)
         try:
             work(calls)

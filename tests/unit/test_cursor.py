@@ -463,6 +463,18 @@ class CancelTests(CursorCase):
         self.assertTrue(self.executor.held[0].cancelled)
         self.assertEqual(self.client.clock.getDelayedCalls(), [])
 
+    def test_in_flight_and_held_up(self) -> None:
+        """An answer that is read in the turn in which the time for it is over has come in time."""
+        cursor = self.things.find()
+        self.assertNoResult(cursor)
+        cursor.cancel()
+        self.failureResultOf(cursor, CancelledError)
+        command = self.executor.held[0]
+        self.client.clock.callLater(1, self.executor.first_batch, ONE, cursor_id=7)
+        self.client.clock.advance(1)
+        self.assertFalse(command.cancelled)
+        self.assertEqual(self.killed(), [[7]])
+
     def test_in_flight_and_failed(self) -> None:
         """The failure of a command that was given up is nobody's."""
         cursor = self.things.find()

@@ -139,8 +139,12 @@ class Leftovers:
         if self._closed:
             operation.cancel()
             return
-        self._abandoned[operation] = self._clock.callLater(_GRACE, operation.cancel)
+        self._abandoned[operation] = self._clock.callLater(_GRACE, self._grace_is_over, operation)
         operation.addBoth(self._ended, operation)
+
+    def _grace_is_over(self, operation: Deferred[Any]) -> None:
+        """A reply may have come while the reactor was held up, and is read in its next turn."""
+        self._abandoned[operation] = self._clock.callLater(0, operation.cancel)
 
     def _ended(self, _result: object, operation: Deferred[Any]) -> None:
         waiting = self._abandoned.pop(operation, None)

@@ -598,9 +598,8 @@ class Collection(WritingMethods[DocumentType], IndexMethods[DocumentType], Legac
         """
         check_session(session, self._sessions)
         fields = with_comment({"filter": {"name": self._name}}, comment)
-        operation = admin.ListCollections(
-            self._database_name, fields, codec_options=self._codec_options, session=session
-        )
+        options = self._codec_options.with_options(document_class=dict)
+        operation = admin.ListCollections(self._database_name, fields, codec_options=options, session=session)
         return self._begin(timing, session)(operation).addCallback(
             lambda batch: batch.documents[0].get("options", {}) if batch.documents else {}
         )

@@ -431,6 +431,8 @@ class ManagementTests(CollectionTestCase):
         self.assertEqual(await self.things.options(), {})
         await self.client.txmongo_tests.create_collection("things", capped=True, size=4096)
         self.assertEqual(await self.things.options(), {"capped": True, "size": 4096})
+        raw = self.things.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
+        self.assertIs(type(await raw.options()), dict)
         others = self.client.txmongo_tests.others
         await others.drop()
         await self.things.rename("others")

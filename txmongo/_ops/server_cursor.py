@@ -168,7 +168,8 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         """Start before Twisted looks whether there is a result: one that is there at once it would take for None."""
         if self._collected is None:
             self._collect()
-        return super().__await__()
+        # In older Twisted its own __await__ would come back here, by way of __iter__.
+        return super().__iter__()
 
     def __iter__(self) -> Generator[Deferred[list[ItemT]], None, list[ItemT]]:
         """For ``yield from``; a ``for`` would go round and round, for a Deferred hands out itself until it has fired.
@@ -180,7 +181,14 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             yield self
             if not self.called:
                 raise TypeError(f"a {type(self).__name__} has no documents before they are waited for: use async for")
-        return (yield from waiting)
+        # "yield from" would ask it for an iterator, and in older Twisted it is this Deferred itself.
+        while True:
+            try:
+                waited = next(waiting)
+            except StopIteration as end:
+                result: list[ItemT] = end.value
+                return result
+            yield waited
 
     def _collect(self) -> None:
         """Begin to gather the documents for the Deferred's result."""

@@ -27,6 +27,7 @@ from pymongo.auth_shared import _build_credentials_tuple as build_credentials
 from pymongo.compression_support import ZlibContext
 from pymongo.errors import PyMongoError
 from pymongo.message import _do_batched_op_msg as do_batched_op_msg
+from pymongo.monitoring import _LISTENERS
 from pymongo.pool_options import _METADATA as CLIENT_METADATA
 from pymongo.pool_options import _metadata_env as metadata_env
 from pymongo.read_preferences import _ServerMode as ServerMode
@@ -59,6 +60,7 @@ __all__ = [
     "metadata_env",
     "object_ids",
     "parse_codec_options",
+    "registered_listeners",
     "saslprep",
     "updated_topology_description",
     "updated_topology_description_srv_polling",
@@ -93,6 +95,12 @@ def auto_encryption_options(opts: Any) -> dict[str, Any]:
     options = {name: getattr(opts, f"_{name}") for name in _AUTO_ENCRYPTION}
     options["kms_connect_callback"] = getattr(opts, "_kms_connect_callback", None)
     return options
+
+
+def registered_listeners() -> tuple[Any, ...]:
+    """The listeners that ``pymongo.monitoring.register`` was given, for all clients that are made from then on."""
+    every = itertools.chain.from_iterable(_LISTENERS)
+    return tuple({id(listener): listener for listener in every}.values())
 
 
 def object_ids(count: int) -> list[ObjectId]:

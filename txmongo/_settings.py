@@ -26,7 +26,7 @@ from pymongo.write_concern import WriteConcern
 from txmongo import _options
 from txmongo._credentials import client_credentials
 from txmongo._logs import LogSettings, log_settings
-from txmongo._pymongo import MongoCredential, ServerMode, parse_codec_options
+from txmongo._pymongo import MongoCredential, ServerMode, parse_codec_options, registered_listeners
 from txmongo._tls import TLSSettings, read_client_certificate, read_revocation_lists, read_trusted
 from txmongo.types import Address
 
@@ -172,7 +172,12 @@ class ClientSettings:
                 f"{', '.join(forbidden)}"
             )
         settings = _settings(self.uri, self._parsed, tuple(seeds), {**record, **self.options}, self.tls)
-        return attrs.evolve(settings, min_heartbeat_interval=self.min_heartbeat_interval, logs=self.logs)
+        return attrs.evolve(
+            settings,
+            min_heartbeat_interval=self.min_heartbeat_interval,
+            logs=self.logs,
+            event_listeners=self.event_listeners,
+        )
 
 
 def parse_settings(uri: str = DEFAULT_URI, **keywords: Any) -> ClientSettings:
@@ -244,6 +249,7 @@ def _settings(
         read_concern=ReadConcern(options.get("readconcernlevel")),
         write_concern=_write_concern(options),
         tls=tls,
+        event_listeners=(*registered_listeners(), *(options.get("event_listeners") or ())),
         **_plain(options),
     )
 
@@ -257,7 +263,6 @@ _PLAIN: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = (
     ("direct_connection", "directconnection", bool),
     ("driver", "driver", None),
     ("enable_overload_retargeting", "enableoverloadretargeting", None),
-    ("event_listeners", "event_listeners", lambda listeners: tuple(listeners or ())),
     ("heartbeat_frequency", "heartbeatfrequencyms", lambda seconds: 10.0 if seconds is None else seconds),
     ("load_balanced", "loadbalanced", bool),
     ("local_threshold_ms", "localthresholdms", None),

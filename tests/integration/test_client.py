@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pymongo import monitoring
 from pymongo.cursor import CursorType
 from pymongo.topology_description import TOPOLOGY_TYPE
 from twisted.internet import defer, reactor, task
 
-from tests.integration.servers import CollectionTestCase, replica_set, standalone
+from tests.integration.servers import CollectionTestCase, Commands, replica_set, standalone
 from txmongo._ops import retry
 from txmongo._testing.den import wait_until
 from txmongo.connection import ConnectionPool, MongoConnection
@@ -48,6 +49,17 @@ class ClientTests(CollectionTestCase):
             self.assertEqual(await client.address, (host, port))
         self.assertRaises(ConfigurationError, ConnectionPool, self.uri, host=self.uri)
         self.assertRaises(TypeError, ConnectionPool, port="27017")
+
+    async def test_registered_listener(self) -> None:
+        """A listener that is registered with PyMongo hears of the clients that are made from then on."""
+        commands = Commands()
+        monitoring.register(commands)
+        self.addCleanup(monitoring._LISTENERS.command_listeners.remove, commands)
+        client: ConnectionPool[Any] = ConnectionPool(self.uri)
+        self.addCleanup(client.disconnect)
+        await client.txmongo_tests.things.find_one()
+        await self.things.find_one()
+        self.assertEqual(commands.names(), ["find"])
 
     @defer.inlineCallbacks
     def test_old_example(self) -> Any:

@@ -16,9 +16,12 @@ from typing import Any
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS
 from bson.objectid import ObjectId
+from pymongo import monitoring
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import CommandListener
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.listeners import PoolListener
 from txmongo import _pymongo
 
 SIGNATURES: dict[str, list[str]] = {
@@ -36,6 +39,7 @@ SIGNATURES: dict[str, list[str]] = {
     "metadata_env": [],
     "object_ids": ["count"],
     "parse_codec_options": ["options"],
+    "registered_listeners": [],
     "saslprep": ["data", "prohibit_unassigned_code_points"],
     "updated_topology_description": ["topology_description", "server_description"],
     "updated_topology_description_srv_polling": ["topology_description", "seedlist"],
@@ -117,6 +121,20 @@ class BehaviourTests(SynchronousTestCase):
         self.assertIsNotNone(context.scram_data)
         context.speculative_authenticate = {"done": False}
         self.assertTrue(context.speculate_succeeded())
+
+    def test_registered_listeners(self) -> None:
+        """What is registered for all clients is found once, however many kinds of events it hears, in that order."""
+
+        class Both(CommandListener, PoolListener):
+            """Hears of commands and of pools."""
+
+        both, pools = Both(), PoolListener()
+        before = _pymongo.registered_listeners()
+        for listener in (both, pools):
+            monitoring.register(listener)
+            self.addCleanup(monitoring._LISTENERS.cmap_listeners.remove, listener)
+        self.addCleanup(monitoring._LISTENERS.command_listeners.remove, both)
+        self.assertEqual(_pymongo.registered_listeners(), (*before, both, pools))
 
     def test_labels(self) -> None:
         """A label that is added to an error is one of its labels."""

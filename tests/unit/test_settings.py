@@ -10,6 +10,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.son import SON
 from OpenSSL import SSL
+from pymongo import monitoring
 from pymongo.driver_info import DriverInfo
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
@@ -449,6 +450,18 @@ class SRVTests(SynchronousTestCase):
         assert found.credentials is not None
         self.assertEqual(found.credentials.source, "them")
         self.assertIs(found.tls, settings.tls)
+
+    def test_listeners(self) -> None:
+        """Listeners are those that were registered for all clients when this one was made, and its own."""
+        first, own, late = CommandListener(), CommandListener(), CommandListener()
+        for listener in (first, late):
+            self.addCleanup(monitoring._LISTENERS.command_listeners.remove, listener)
+        monitoring.register(first)
+        settings = parse_settings("mongodb+srv://a.b.c/", event_listeners=[own])
+        monitoring.register(late)
+        self.assertEqual(settings.event_listeners, (first, own))
+        self.assertEqual(settings.resolved([("x.b.c", 1)]).event_listeners, (first, own))
+        self.assertEqual(parse_settings(PLAIN).event_listeners, (first, late))
 
     def test_uri_wins_over_the_record(self) -> None:
         """An option of the URI or a keyword wins over the TXT record."""

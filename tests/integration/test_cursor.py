@@ -227,6 +227,21 @@ class OptionTests(CursorCase):
         self.assertEqual(seen, [cursor])
         self.assertEqual(len(await cursor), 1000)
 
+    async def test_iterated_after_the_list(self) -> None:
+        """A cursor that was awaited has nothing to iterate over, and says so: PyMongo's methods are awaited first."""
+        cursor = self.things.find({"x": 1})
+        await cursor.next()
+        self.assertEqual(len(await cursor.rewind()), 100)
+        with self.assertRaisesRegex(InvalidOperation, "clone"):
+            async for _ in cursor:
+                self.fail("a document came twice")
+        self.assertEqual(len([document async for document in cursor.clone()]), 100)
+        listed = self.things.aggregate([{"$limit": 1}])
+        await listed
+        with self.assertRaises(InvalidOperation):
+            async for _ in listed:
+                self.fail("a document came twice")
+
     @defer.inlineCallbacks
     def test_yield_from(self) -> Generator[defer.Deferred[Any], Any, None]:
         """``yield from`` waits for the list, and takes the one that is there."""

@@ -576,7 +576,14 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
     # --- documents ---
 
     async def __aiter__(self) -> AsyncIterator[ItemT]:
-        """Iterate over the documents; of a tailable cursor over those that are there: it may be repeated."""
+        """Iterate over the documents; of a tailable cursor over those that are there: it may be repeated.
+
+        :raises InvalidOperation: it was used as a Deferred: all documents are in the list that this fires with.
+        """
+        if self._collected is not None:
+            raise InvalidOperation(
+                "a cursor that was awaited has its documents in that list, none to iterate: use clone()"
+            )
         buffer = self._buffer
         while True:
             while buffer:

@@ -27,7 +27,7 @@ from txmongo._encryption.callbacks import Callbacks
 from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import RAW, key_vault_of
-from txmongo._encryption.kms import KMSRequests, kms_tls_settings
+from txmongo._encryption.kms import KMSRequests, kms_tls_settings, refuse_connect_callback
 from txmongo._encryption.library import crypt_options, takes_string_opts
 from txmongo._encryption.running import Running
 from txmongo._ops.arguments import check_mapping
@@ -81,6 +81,7 @@ class ClientEncryption(Generic[DocumentType]):
         service's certificate is verified by the authorities that the system trusts.
     :param key_expiration_ms: milliseconds for which a data key is remembered after it was fetched; 0 for always, one
         minute without.
+    :param kms_connect_callback: PyMongo's, which cannot be used here.
     :param timeout_ms: milliseconds that each operation may last, with all that it has to fetch; 0 for no limit. It is
         the ``timeoutMS`` of the key vault's client, if that has one, where it is not given.
     :raises ConfigurationError: ``pymongocrypt`` is not installed, or an option cannot be used.
@@ -96,8 +97,11 @@ class ClientEncryption(Generic[DocumentType]):
         codec_options: CodecOptions[DocumentType],
         kms_tls_options: Mapping[str, Any] | None = None,
         key_expiration_ms: int | None = None,
+        kms_connect_callback: None = None,
+        *,
         timeout_ms: float | None = None,
     ) -> None:
+        refuse_connect_callback(kms_connect_callback)
         if not isinstance(codec_options, CodecOptions):
             raise TypeError(f"codec_options must be an instance of CodecOptions, not {type(codec_options).__name__}")
         self._codec_options: CodecOptions[Any] = codec_options

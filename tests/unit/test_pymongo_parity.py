@@ -94,7 +94,6 @@ OTHER_PARAMETERS = {
     "AsyncMongoClient.__init__": "TxMongo's order; all but the first are given by name",
     "AsyncDatabase.__init__": "TxMongo's order and name of the client: get_database takes PyMongo's",
     "AsyncCollection.__init__": "TxMongo's order: get_collection takes PyMongo's, create_collection creates one",
-    "AsyncClientEncryption.__init__": "kms_connect_callback is not there: docs/migrating_pymongo.rst",
     "AsyncGridOut.__init__": "TxMongo's second argument is the document, which an _id can be told from",
     "AsyncGridOutCursor.add_option": "PyMongo has that it does not exist",
     "AsyncGridOutCursor.remove_option": "PyMongo has that it does not exist",

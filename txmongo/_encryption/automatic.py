@@ -18,12 +18,11 @@ from txmongo._encryption.callbacks import Callbacks
 from txmongo._encryption.credentials import Credentials
 from txmongo._encryption.crypt import Crypt
 from txmongo._encryption.key_vault import key_vault_of
-from txmongo._encryption.kms import KMSRequests, kms_tls_settings
+from txmongo._encryption.kms import KMSRequests, kms_tls_settings, refuse_connect_callback
 from txmongo._encryption.library import crypt_options, encoded_map
 from txmongo._encryption.mongocryptd import Mongocryptd, Spawner, spawn_command
 from txmongo._encryption.running import Running
 from txmongo._pymongo import auto_encryption_options
-from txmongo.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
@@ -152,8 +151,7 @@ class AutomaticCallbacks(Callbacks):
 
 
 def _refuse_unsupported(given: Mapping[str, Any]) -> None:
-    if given["kms_connect_callback"] is not None:
-        raise ConfigurationError("kms_connect_callback: it gives sockets, which cannot be used under Twisted")
+    refuse_connect_callback(given["kms_connect_callback"])
     path = given["crypt_shared_lib_path"]
     if path is not None and not isinstance(path, str):
         raise TypeError(f"crypt_shared_lib_path must be a str, not {type(path).__name__}")

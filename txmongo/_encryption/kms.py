@@ -25,7 +25,7 @@ from txmongo._settings import ClientSettings, TLSSettings, parse_settings
 from txmongo.errors import AutoReconnect, ConfigurationError, NetworkTimeout
 from txmongo.types import Address
 
-__all__ = ["KMSRequests", "kms_tls_settings"]
+__all__ = ["KMSRequests", "kms_tls_settings", "refuse_connect_callback"]
 
 _PORT = 443
 _KMIP_PORT = 5696
@@ -78,6 +78,14 @@ def _tls_settings(where: str, options: Mapping[str, Any]) -> TLSSettings:
     tls = parse_settings(**{"tls": True, **options}).tls
     assert tls is not None
     return tls
+
+
+def refuse_connect_callback(kms_connect_callback: Any) -> None:
+    """
+    :raises ConfigurationError: it is given.
+    """
+    if kms_connect_callback is not None:
+        raise ConfigurationError("kms_connect_callback: it gives sockets, which cannot be used under Twisted")
 
 
 class KMSRequests:

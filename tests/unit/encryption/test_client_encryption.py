@@ -57,6 +57,8 @@ class ArgumentTests(SynchronousTestCase):
             (({"local": {}},), ValueError),
         ):
             self.assertRaises(kind, self.make, *arguments)
+        error = self.assertRaises(ConfigurationError, self.make, kms_connect_callback=print)
+        self.assertIn("kms_connect_callback", str(error))
         self.assertRaises(TypeError, self.make, timeout_ms="1")
         self.assertRaises(ValueError, self.make, timeout_ms=-1)
         self.assertRaises(TypeError, self.make, key_expiration_ms="1")

@@ -127,6 +127,8 @@ class ClientParts:
         :param user: ``None`` for the one of the settings, or nobody.
         """
         self.connector.set_user(database, user)
+        if self._encryption is not None:
+            self._encryption.set_user(database, user)
         for server in list(self.topology.servers.values()):
             server.pool.renew()
 

@@ -24,6 +24,7 @@ from pymongo.operations import InsertOne, UpdateOne
 from pymongo.write_concern import WriteConcern
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import TestCase
 
 from tests.integration import mongocryptd_stand_in
 from tests.integration.mongocryptd_stand_in import Marks
@@ -32,6 +33,7 @@ from tests.integration.test_encryption import DETERMINISTIC, LOCAL, MASTER_KEY, 
 from txmongo._testing.den import wait_until
 from txmongo.collection import Collection
 from txmongo.connection import ConnectionPool
+from txmongo.encryption import ClientEncryption
 from txmongo.errors import (
     AutoReconnect,
     ConfigurationError,
@@ -41,7 +43,7 @@ from txmongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
 )
-from txmongo.testing import FakeServer
+from txmongo.testing import FakeServer, Mongod
 
 _UNACKNOWLEDGED = WriteConcern(w=0)
 KEY_VAULT = "txmongo_tests.data_keys"
@@ -512,6 +514,35 @@ class SetTests(EncryptingTestCase):
             await things.insert_one({"_id": 1, "ssn": "1"})
             change = await stream.next()
         self.assertEqual(change["fullDocument"], {"_id": 1, "ssn": "1"})
+
+
+class UserTests(TestCase):
+    """A server with users."""
+
+    timeout = 120
+
+    async def test_authenticated_later(self) -> None:
+        """Who is authenticated by a method of the client is so for what it fetches, too."""
+        mongod = await Mongod(reactor, auth=True).start()
+        self.addCleanup(mongod.stop)
+        assert mongod.credentials is not None
+        name, password = mongod.credentials
+        root: ConnectionPool[Any] = ConnectionPool(mongod.uri)
+        self.addCleanup(root.disconnect)
+        async with ClientEncryption(LOCAL, KEY_VAULT, root, root.codec_options) as encryption:
+            secret = await encryption.encrypt("4711", RANDOM, await encryption.create_data_key("local"))
+        await root.txmongo_tests.things.insert_one({"_id": 1, "secret": secret})
+        host, port = mongod.address
+        client: ConnectionPool[Any] = ConnectionPool(
+            f"mongodb://{host}:{port}",
+            auto_encryption_opts=AutoEncryptionOpts(LOCAL, KEY_VAULT, bypass_auto_encryption=True),
+        )
+        self.addCleanup(client.disconnect)
+        things = client.txmongo_tests.things
+        await self.assertFailure(client.authenticate("admin", name, "wrong"), OperationFailure)
+        await self.assertFailure(things.find_one(), OperationFailure)
+        await client.authenticate("admin", name, password)
+        self.assertEqual(await things.find_one(), {"_id": 1, "secret": "4711"})
 
 
 class CollectionTests(AutoEncryptionTestCase):

@@ -22,7 +22,7 @@ from txmongo._encryption.kms import KMSRequests, kms_tls_settings, refuse_connec
 from txmongo._encryption.library import crypt_options, encoded_map
 from txmongo._encryption.mongocryptd import Mongocryptd, Spawner, spawn_command
 from txmongo._encryption.running import Running
-from txmongo._pymongo import auto_encryption_options
+from txmongo._pymongo import MongoCredential, auto_encryption_options
 
 if TYPE_CHECKING:
     from txmongo.connection import ConnectionPool
@@ -61,7 +61,9 @@ class AutomaticEncryption:
         options = _crypt_options(given)
         self._credentials = Credentials(options.kms_providers, reactor)
         self._own_clients: list[ConnectionPool[Any]] = []
-        internal = self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
+        internal = self._internal = (
+            self._own(same_client()) if self.encrypts or given["key_vault_client"] is None else None
+        )
         key_vault = key_vault_of(
             internal if given["key_vault_client"] is None else given["key_vault_client"], given["key_vault_namespace"]
         )
@@ -78,6 +80,14 @@ class AutomaticEncryption:
     def _own(self, client: ConnectionPool[Any]) -> ConnectionPool[Any]:
         self._own_clients.append(client)
         return client
+
+    def set_user(self, database: str, user: MongoCredential | None) -> None:
+        """The client was told whom to authenticate as: so is the one that does for it what is not encrypted.
+
+        :param user: ``None`` for the one of the settings, or nobody.
+        """
+        if self._internal is not None:
+            self._internal._parts.set_user(database, user)
 
     @property
     def knows_encrypted_fields(self) -> bool:

@@ -29,8 +29,8 @@ from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.task import Clock
 
 from tests.unit.reading import ADDRESS, Context, CursorCase, held_database, session_of
+from txmongo._lazy_deferred import CALLBACKS
 from txmongo._ops.distinct import Distinct
-from txmongo._ops.server_cursor import CALLBACKS
 from txmongo._ops.server_sessions import ServerSessionPool
 from txmongo._ops.session_state import SessionUse
 from txmongo.cursor import CommandCursor, Cursor, RawBatchCommandCursor, RawBatchCursor

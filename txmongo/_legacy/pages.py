@@ -6,12 +6,12 @@ server for a page that nobody waits for, so a program may stop after any: the cu
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from txmongo._ops.server_cursor import CALLBACKS, ServerCursor
+from txmongo._lazy_deferred import LazyDeferred
+from txmongo._ops.server_cursor import ServerCursor
 
 __all__ = ["Page", "first_page"]
 
@@ -36,48 +36,23 @@ def _page(cursor: ServerCursor[Any], tailable: bool) -> Deferred[Any]:
     return cursor.next_batch().addCallback(page)
 
 
-class _FirstUse(list[Any]):
-    """Stands for the list of callbacks of a page that nobody waits for yet."""
-
-    __slots__ = ("_page",)
-
-    def __init__(self, page: _NextPage) -> None:
-        super().__init__()
-        self._page = page
-
-    def append(self, item: Any, /) -> None:
-        """Add the first callback, which is the first use."""
-        self._page._chain.append(item)
-        self._page._start()
-
-
 def _cancelled(page: Deferred[Any]) -> None:
     """The canceller: a function, for a bound method would make a circle and so delay the end of a dropped cursor."""
     assert isinstance(page, _NextPage) and page._loading is not None
     page._loading.cancel()
 
 
-class _NextPage(Deferred[Any]):
-    """The page after one that was given: it is asked for when somebody waits for it, however they do.
-
-    What all ways to wait have in common is an item in the Deferred's list of callbacks, as of the cursors themselves.
-    """
+class _NextPage(LazyDeferred[Any]):
+    """The page after one that was given: it is asked for when somebody waits for it, however they do."""
 
     _loading: Deferred[Any] | None = None
-    _chain: list[Any]
 
     def __init__(self, cursor: ServerCursor[Any], tailable: bool) -> None:
         super().__init__(_cancelled)
         self._cursor = cursor
         self._tailable = tailable
 
-    def _get_callbacks(self) -> list[Any]:
-        return _FirstUse(self) if self._loading is None else self._chain
-
-    def _set_callbacks(self, callbacks: list[Any]) -> None:
-        self._chain = callbacks
-
-    def _start(self) -> None:
+    def _begin(self) -> None:
         self._loading = loading = _page(self._cursor, self._tailable)
         loading.addCallbacks(self.callback, self.errback)
 
@@ -87,12 +62,3 @@ class _NextPage(Deferred[Any]):
             self._cursor.cancel()
         else:
             super().cancel()
-
-    def __await__(self) -> Generator[Deferred[Any], None, Any]:
-        """Start before Twisted looks whether there is a result."""
-        if self._loading is None:
-            self._start()
-        return super().__await__()
-
-
-setattr(_NextPage, CALLBACKS, property(_NextPage._get_callbacks, _NextPage._set_callbacks))

@@ -1,17 +1,15 @@
 """A cursor of the server seen from here: when it starts, how its batches come, who gets them, how it ends.
 
 :class:`ServerCursor` is what :mod:`txmongo.cursor` derives the public cursors from; it knows nothing of collections and
-options. It is a ``Deferred`` of the list of all documents that starts on first use, whatever that is. What every such
-use has in common is that something is appended to the Deferred's list of callbacks: the property that stands for this
-list (:data:`CALLBACKS`) is the one seam, and holds for ``addCallback`` as for being returned from another callback,
-where Twisted calls no method at all.
+options. It is a ``Deferred`` of the list of all documents that starts on first use, whatever that is
+(:mod:`txmongo._lazy_deferred`).
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -22,6 +20,7 @@ from twisted.python.failure import Failure
 
 from txmongo._cmap.pinning import Holder
 from txmongo._deferreds import Broadcast
+from txmongo._lazy_deferred import LazyDeferred
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
 from txmongo._ops.session_state import SessionUse
 from txmongo._ops.timeouts import is_timeout
@@ -34,14 +33,11 @@ if TYPE_CHECKING:
     from txmongo._ops.timeouts import TimeLimit
     from txmongo.types import Address
 
-__all__ = ["CALLBACKS", "ServerCursor"]
+__all__ = ["ServerCursor"]
 
 ItemT = TypeVar("ItemT")
 
 _log = Logger(namespace="txmongo.cursor")
-
-#: Where this Twisted keeps a Deferred's callbacks: ``callbacks`` up to 25.4, ``_callbacks`` since.
-CALLBACKS = "_callbacks" if "_callbacks" in vars(Deferred()) else "callbacks"
 
 #: Errors after which the server has no cursor any more: CursorNotFound, CappedPositionLost, QueryPlanKilled,
 #: CursorKilled.
@@ -57,27 +53,13 @@ class _State(enum.Enum):
     CANCELLED = "given up by a cancel: whoever uses it is told so"
 
 
-class _FirstUse(list[Any]):
-    """Stands for the list of callbacks of a cursor that was not yet used as a Deferred."""
-
-    __slots__ = ("_cursor",)
-
-    def __init__(self, cursor: ServerCursor[Any]) -> None:
-        super().__init__()
-        self._cursor = cursor
-
-    def append(self, item: Any, /) -> None:
-        """Add the first callback, which is the first use; the Deferred may fire at once, for the callback is there."""
-        self._cursor._used_as_deferred(item)
-
-
 def _cancelled(cursor: Deferred[Any]) -> None:
     """The canceller: a function, for a bound method would make a circle and so delay the end of a dropped cursor."""
     assert isinstance(cursor, ServerCursor)
     cursor._give_up(_State.CANCELLED)
 
 
-class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
+class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
     """A ``Deferred`` of a list, an asynchronous iterator, and a source of batches, over one cursor of the server.
 
     Documents are handed out once, to whoever asks: as a Deferred it fires with those that are left.
@@ -150,47 +132,9 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
         """Whether no more is wanted, though the server may have more."""
         return False
 
-    # --- the seam of the Deferred ---
+    # --- as a Deferred ---
 
-    def _get_callbacks(self) -> list[Any]:
-        """The callbacks that were added, as Twisted keeps them; to add one is to use the cursor."""
-        return _FirstUse(self) if self._collected is None else self._callback_chain
-
-    def _set_callbacks(self, callbacks: list[Any]) -> None:
-        self._callback_chain = callbacks
-
-    def _used_as_deferred(self, callback: Any) -> None:
-        """Somebody waits for the list of all documents."""
-        self._callback_chain.append(callback)
-        self._collect()
-
-    def __await__(self) -> Generator[Deferred[list[ItemT]], None, list[ItemT]]:
-        """Start before Twisted looks whether there is a result: one that is there at once it would take for None."""
-        if self._collected is None:
-            self._collect()
-        # In older Twisted its own __await__ would come back here, by way of __iter__.
-        return super().__iter__()
-
-    def __iter__(self) -> Generator[Deferred[list[ItemT]], None, list[ItemT]]:
-        """For ``yield from``; a ``for`` would go round and round, for a Deferred hands out itself until it has fired.
-
-        :raises TypeError: the documents are not there, and whoever has been given the Deferred did not wait for them.
-        """
-        waiting = self.__await__()
-        if not self.called:
-            yield self
-            if not self.called:
-                raise TypeError(f"a {type(self).__name__} has no documents before they are waited for: use async for")
-        # "yield from" would ask it for an iterator, and in older Twisted it is this Deferred itself.
-        while True:
-            try:
-                waited = next(waiting)
-            except StopIteration as end:
-                result: list[ItemT] = end.value
-                return result
-            yield waited
-
-    def _collect(self) -> None:
+    def _begin(self) -> None:
         """Begin to gather the documents for the Deferred's result."""
         self._collected = list(self._buffer)
         self._buffer.clear()
@@ -679,6 +623,3 @@ class ServerCursor(Deferred["list[ItemT]"], Generic[ItemT]):
             await self._more()
             if self._tailable and not buffer:
                 return items
-
-
-setattr(ServerCursor, CALLBACKS, property(ServerCursor._get_callbacks, ServerCursor._set_callbacks))

@@ -41,6 +41,11 @@ _OPCODE_AT: Final = 12
 _SMALL: Final = 256
 _SMALLEST_DOCUMENT: Final = 5
 
+#: An element of an array that holds a document, behind something that ends with a zero as documents do.
+_ELEMENT: Final = re.compile(rb"\0\x03(?P<number>[0-9]{1,9})\0(?=....)", re.DOTALL)
+#: Of how many documents' length the end of a batch is looked through for one of its elements.
+_WINDOW: Final = 4
+
 #: The ends of an array and of the document that it is in.
 _ENDS: Final = b"\0\0"
 
@@ -54,7 +59,7 @@ class ArrivingBatch:
     :ivar documents: those that were taken out of the message.
     """
 
-    __slots__ = ("_codec_options", "_field", "_given_up", "_lengths_at", "_start", "documents")
+    __slots__ = ("_codec_options", "_field", "_given_up", "_guesses", "_lengths_at", "_start", "documents")
 
     def __init__(self, codec_options: CodecOptions[Any], field: str, lengths_at: tuple[int, int, int]) -> None:
         """
@@ -67,6 +72,8 @@ class ArrivingBatch:
         self._lengths_at = lengths_at
         self._start = lengths_at[-1] + _INT32.size
         self._given_up = False
+        #: Whether what looks like an element of the batch is taken for one.
+        self._guesses = True
 
     @classmethod
     def begin(cls, decoder: Decoder, codec_options: CodecOptions[Any]) -> Self | None:
@@ -99,8 +106,12 @@ class ArrivingBatch:
         try:
             self.documents += self._decode_up_to(end, decoder.buffer)
         except Exception:
-            # The decoder of the whole message will say so, if it is of the same opinion.
-            self._given_up = True
+            if self._guesses:
+                self._guesses = False
+                self.take(decoder)
+            else:
+                # The decoder of the whole message will say so, if it is of the same opinion.
+                self._given_up = True
             return
         decoder.take_out(start, end)
         for position in self._lengths_at:
@@ -109,12 +120,11 @@ class ArrivingBatch:
 
     def _end_of_whole(self, decoder: Decoder) -> int:
         """Where the last whole document ends, if the lengths of all can be believed: decoding them will tell."""
-        buffer, position = decoder.buffer, self._start
-        batch_at = self._lengths_at[-1]
+        buffer, batch_at = decoder.buffer, self._lengths_at[-1]
         limit = min(decoder.filled - len(_ENDS), batch_at + _uint32(buffer, batch_at)[0] - 1)
         last = limit - _SMALLEST_DOCUMENT
+        number, position = self._element_near(limit, buffer)
         # An element of an array is its type, its number in decimal digits, a zero, and then the document.
-        number = len(self.documents)
         while True:
             digits = len(str(number))
             before, more_digits = digits + 2, 10**digits
@@ -127,6 +137,23 @@ class ArrivingBatch:
                     return position
                 position = end
                 number += 1
+
+    def _element_near(self, limit: int, buffer: bytearray) -> tuple[int, int]:
+        """The number of an element from which to step from document to document, and where it begins.
+
+        It is the first one, or one shortly before the limit, which saves most of the steps. What looks like that one
+        may lie within a document: where documents are wrongly taken to end, decoding them fails.
+        """
+        first, start = len(self.documents), self._start
+        document_at = start + len(str(first)) + 2
+        if self._guesses and document_at < limit - _SMALLEST_DOCUMENT:
+            behind = limit - _WINDOW * _uint32(buffer, document_at)[0]
+            for found in _ELEMENT.finditer(buffer, max(start, behind), limit):
+                number = int(found["number"]) + 1
+                end = found.end() + _uint32(buffer, found.end())[0]
+                if number > first + 1 and buffer.startswith(b"\x03%d\0" % number, end, limit):
+                    return number, end
+        return first, start
 
     def _decode_up_to(self, end: int, buffer: bytearray) -> list[Any]:
         """Decode the documents up to ``end`` where they lie: as if the batch, and with it the cursor, ended there.

@@ -140,6 +140,34 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(repr(arrival.reply()), repr(bson.decode(message[21:])))
 
 
+class ElementTests(SynchronousTestCase):
+    """Documents are stepped over by what looks like an element of the batch."""
+
+    def test_within_a_document(self) -> None:
+        """What looks like one within a document leads to no other result."""
+        size = struct.pack("<i", 30)
+        for number in (0, 5, 47, 999_999_998):
+            noise = b"\0\x03%d\0%s%s\x03%d\0" % (number, size, b"x" * 26, number + 1)
+            documents: list[dict[str, Any]] = [{**each, "noise": noise * 3} for each in documents_of(60)]
+            documents[7]["within"] = [{"_id": each, "content": "y" * 5} for each in range(60)]
+            reply = batch(documents)
+            for room in (1000, 2000, 20_000):
+                arrival = Arrival(message_of(reply), room=room)
+                self.assertGreater(arrival.taken, 1)
+                self.assertEqual(arrival.reply(), reply)
+
+    def test_length_of_a_document(self) -> None:
+        """A length that is wrong is found where decoding finds it."""
+        message = bytearray(message_of(batch(documents_of(60))))
+        at = message.index(b"\x0330\0") + 4
+        for length in (0, 7, 2**31 - 1, -5):
+            struct.pack_into("<i", message, at, length)
+            whole = self.assertRaises(bson.errors.InvalidBSON, bson.decode, bytes(message[21:]))
+            for room in (1000, 20_000):
+                arrival = Arrival(bytes(message), room=room)
+                self.assertEqual(str(self.assertRaises(bson.errors.InvalidBSON, arrival.reply)), str(whole))
+
+
 class GarbageTests(SynchronousTestCase):
     """The collection of garbage waits while documents are decoded."""
 
@@ -225,13 +253,13 @@ class WholeTests(SynchronousTestCase):
                 self.assertIs(arrival.batch, None)
 
     def test_element_of_another_type(self) -> None:
-        """Elements that are no documents are decoded with what is left, those before them ahead."""
+        """Elements that are no documents are taken for what they are, ahead or with what is left."""
         documents = documents_of(30)
         reply = batch([*documents, None, *documents, 5.5, "x", *documents])
-        arrival = Arrival(message_of(reply))
-        self.assertGreater(arrival.taken, 20)
-        self.assertLess(arrival.taken, 31)
-        self.assertEqual(arrival.reply(), reply)
+        for room in (1000, 3000):
+            arrival = Arrival(message_of(reply), room=room)
+            self.assertGreater(arrival.taken, 20)
+            self.assertEqual(arrival.reply(), reply)
 
     def test_that_cannot_be_decoded(self) -> None:
         """The error of what cannot be decoded is that of the whole message; what comes before it was taken out."""

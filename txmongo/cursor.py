@@ -52,6 +52,9 @@ from txmongo.types import DocumentType
 if TYPE_CHECKING:
     from txmongo.collection import Collection
 
+#: More documents than a batch can hold: it ends where the server has no more, or has 16 MB.
+_ALL = 2**31 - 1
+
 CursorT = TypeVar("CursorT", bound="_FindCursor[Any]")
 
 __all__ = ["CommandCursor", "Cursor", "CursorType", "RawBatchCommandCursor", "RawBatchCursor"]
@@ -191,10 +194,14 @@ class _FindCursor(ServerCursor[ItemT], Generic[ItemT]):
                 read_preference=collection.read_preference,
                 session=self._session,
             )
+        fields = self._command_fields()
+        if self._wants_all and self._limit >= 0 and not self._tailable:
+            # The list is wanted: 101 documents first, as the server has it, would be a round trip for nothing.
+            fields.setdefault("batchSize", _ALL)
         return Find(
             collection.database.name,
             collection.name,
-            self._command_fields(),
+            fields,
             collection.codec_options,
             collection.read_preference,
             collection.read_concern,

@@ -64,9 +64,14 @@ class ListTests(CursorCase):
         await self.none_left(before)
 
     async def test_one_command(self) -> None:
-        """A list that fits into the first batch takes one command."""
+        """A list that fits into one batch takes one command, and leaves no cursor."""
+        before = await self.open_cursors()
+        self.commands.sent.clear()
         self.assertEqual(len(await self.things.find(limit=100)), 100)
-        self.assertEqual(self.commands.names(), ["find"])
+        self.assertEqual(len(await self.things.find(limit=500)), 500)
+        self.assertEqual(len(await self.things.find()), 1000)
+        self.assertEqual(self.commands.names(), ["find"] * 3)
+        await self.none_left(before)
 
     async def test_limits(self) -> None:
         """A limit holds over batches and on one batch, and leaves no cursor."""
@@ -131,7 +136,9 @@ class ListTests(CursorCase):
         self.addCleanup(large.drop)
         self.commands.sent.clear()
         self.assertEqual(await large.find(sort=[("_id", 1)]), documents)
-        self.assertEqual(self.commands.names(), ["find", "getMore"])
+        self.assertEqual(self.commands.names(), ["find"])
+        self.assertEqual([each async for each in large.find(sort=[("_id", 1)])], documents)
+        self.assertEqual(self.commands.names(), ["find", "find", "getMore"])
 
     async def test_raw(self) -> None:
         """Raw batches hold the documents in BSON."""

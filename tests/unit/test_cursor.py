@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from bson import encode
@@ -342,6 +342,39 @@ class ListTests(CursorCase):
         self.assertEqual(self.executor.commands[1:], [more] * 3)
         self.assertEqual(self.executor.operations[1].address, ADDRESS)
         self.assertEqual(cursor.retrieved, 3)
+
+    def test_one_large_batch(self) -> None:
+        """As a list a cursor asks for all that a batch can hold, where the application has not said how many."""
+        everything = {"batchSize": 2**31 - 1}
+        for options, asked in (
+            ({}, everything),
+            ({"limit": 500}, {"limit": 500, **everything}),
+            ({"batch_size": 5}, {"batchSize": 5}),
+            ({"limit": 5, "batch_size": 5}, {"limit": 5, "batchSize": 6}),
+            ({"limit": -5}, {"limit": 5, "singleBatch": True, "batchSize": 5}),
+            ({"limit": -1}, {"limit": 1, "singleBatch": True}),
+        ):
+            self.things.find(**options).addCallback(self.results.append)
+            self.assertEqual(self.executor.commands[-1], {"find": "things", "filter": {}, **asked})
+        self.things.find().to_list()
+        self.assertEqual(self.executor.commands[-1], {"find": "things", "filter": {}, **everything})
+        tailing = self.things.find(cursor_type=CursorType.TAILABLE)
+        tailing.addCallback(self.results.append)
+        self.assertNotIn("batchSize", self.executor.commands[-1])
+        explained = self.things.find().explain()
+        explained.addCallback(self.results.append)
+        self.assertEqual(self.executor.commands[-1]["explain"], {"find": "things", "filter": {}})
+
+    def test_one_after_another(self) -> None:
+        """Otherwise the first batch is as large as the server has it."""
+        uses: tuple[Callable[[Cursor[Any]], Any], ...] = (
+            Cursor.next_batch,
+            Cursor.next,
+            lambda cursor: cursor.to_list(5),
+        )
+        for use in uses:
+            use(self.things.find())
+            self.assertEqual(self.executor.commands[-1], {"find": "things", "filter": {}})
 
     def test_reply_kept(self) -> None:
         """The reply is not changed by what comes later: a listener may have kept it."""

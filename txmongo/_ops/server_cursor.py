@@ -71,6 +71,8 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
     _address: Address | None = None
     _loading: Deferred[Any] | None = None
     _first: CursorOperation | None = None
+    #: Whether all documents are wanted as one list.
+    _wants_all = False
     #: The documents for the Deferred's result, once it was used as one.
     _collected: list[ItemT] | None = None
     #: Why a cursor failed that was started before anybody waited for it.
@@ -136,6 +138,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
 
     def _begin(self) -> None:
         """Begin to gather the documents for the Deferred's result."""
+        self._wants_all = True
         self._collected = list(self._buffer)
         self._buffer.clear()
         if self._failure is not None:
@@ -604,6 +607,8 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
                 raise TypeError(f"length must be an int, not {type(length).__name__}")
             if length < 1:
                 raise ValueError("length must be at least 1")
+        else:
+            self._wants_all = True
         return Deferred.fromCoroutine(self._to_list(length))
 
     async def _to_list(self, length: int | None) -> list[ItemT]:

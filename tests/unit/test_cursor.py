@@ -365,6 +365,17 @@ class ListTests(CursorCase):
         explained.addCallback(self.results.append)
         self.assertEqual(self.executor.commands[-1]["explain"], {"find": "things", "filter": {}})
 
+    def test_rewound_from_the_list(self) -> None:
+        """Rewound, a cursor whose list was wanted begins as any other."""
+        cursor = self.things.find()
+        listed = cursor.to_list()
+        self.executor.first_batch(ONE)
+        self.assertEqual(self.successResultOf(listed), [ONE])
+        first = cursor.rewind().next()
+        self.assertEqual(self.executor.commands[-1], {"find": "things", "filter": {}})
+        self.executor.first_batch(ONE)
+        self.assertEqual(self.successResultOf(first), ONE)
+
     def test_one_after_another(self) -> None:
         """Otherwise the first batch is as large as the server has it."""
         uses: tuple[Callable[[Cursor[Any]], Any], ...] = (
@@ -928,6 +939,22 @@ class PrefetchTests(CursorCase):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_fails_and_dropped(self) -> None:
+        """Nor when it was dropped; of a first command that fails unseen the log tells all the same."""
+        cursor: Any = self.things.find().prefetch()
+        first = cursor.next()
+        self.executor.first_batch(ONE, TWO, cursor_id=7)
+        self.executor.fail(OperationFailure("no"))
+        self.successResultOf(first)
+        del cursor
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        written: Any = self.things.aggregate([{"$out": "others"}]).prefetch()
+        self.executor.held[-1].deferred.errback(OperationFailure("not written"))
+        del written
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(OperationFailure)), 1)
+
     def test_closed(self) -> None:
         """Closing a cursor whose next batch is on its way kills it."""
         cursor = self.things.find().prefetch()
@@ -948,7 +975,7 @@ class PrefetchTests(CursorCase):
     def test_wrong(self) -> None:
         """What is no bool is refused."""
         wrong: Any = 1
-        self.assertRaisesRegex(TypeError, "prefetch must be a bool, not int", self.things.find().prefetch, wrong)
+        self.assertRaisesRegex(TypeError, "prefetch must be True or False, not int", self.things.find().prefetch, wrong)
 
 
 class LimitTests(CursorCase):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from bson.errors import BSONError
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from txmongo._deferreds import Broadcast
 from txmongo.errors import EncryptionError, InvalidOperation, NetworkTimeout
@@ -58,38 +60,26 @@ class Running:
             # An object of libmongocrypt that has ended must not be touched.
             work.close()
             return fail(self._closed_error())
-        late: list[bool] = []
-        deferred: Deferred[_T] = Deferred.fromCoroutine(self._guarded(work, wrap, late))
+        deferred: Deferred[_T] = Deferred.fromCoroutine(self._guarded(work, wrap))
         if not deferred.called:
             self._work.add(deferred)
-            timer = None
+            deferred.addBoth(self._done, deferred)
             if self._clock is not None and self._seconds:
-                timer = self._clock.callLater(self._seconds, self._end_late, deferred, late)
-            deferred.addBoth(self._done, deferred, timer)
+                deferred.addTimeout(self._seconds, self._clock, partial(_late, wrap))
         return deferred
 
-    def _end_late(self, deferred: Deferred[Any], late: list[bool]) -> None:
-        late.append(True)
-        deferred.cancel()
-
-    async def _guarded(
-        self, work: Coroutine[Any, Any, _T], wrap: Callable[[Exception], Exception], late: list[bool]
-    ) -> _T:
+    async def _guarded(self, work: Coroutine[Any, Any, _T], wrap: Callable[[Exception], Exception]) -> _T:
         try:
             return await work
+        except CancelledError:
+            self.check_open()
+            raise
+        except (BSONError, EncryptionError):
+            raise
         except Exception as error:
-            if isinstance(error, CancelledError):
-                self.check_open()
-            if late:
-                milliseconds = (self._seconds or 0) * 1000
-                raise wrap(NetworkTimeout(f"not done within timeout_ms ({milliseconds:g})")) from error
-            if isinstance(error, BSONError | CancelledError | EncryptionError):
-                raise
             raise wrap(error) from error
 
-    def _done(self, result: _T, deferred: Deferred[_T], timer: IDelayedCall | None) -> _T:
-        if timer is not None and timer.active():
-            timer.cancel()
+    def _done(self, result: _T, deferred: Deferred[_T]) -> _T:
         self._work.discard(deferred)
         if not self._work:
             self._idle.fire()
@@ -104,3 +94,10 @@ class Running:
         for deferred in list(self._work):
             deferred.cancel()
         return self._idle.wait() if self._work else succeed(None)
+
+
+def _late(wrap: Callable[[Exception], Exception], result: _T | Failure, seconds: float) -> _T:
+    """What comes of work that was cancelled because its time was over."""
+    if not isinstance(result, Failure):
+        return result
+    raise wrap(NetworkTimeout(f"not done within timeout_ms ({seconds * 1000:g})")) from result.value

@@ -63,7 +63,8 @@ class GridOut:
             doc, file_id = None, doc
         document = file_document if doc is None else doc
         if document is not None and not isinstance(document, Mapping):
-            raise TypeError(f"the file's document must be a mapping, not {type(document).__name__}")
+            name = "file_document" if doc is None else "doc"
+            raise TypeError(f"{name} must be a mapping, not {type(document).__name__}")
         bucket = BucketCollections.of(root_collection)
         self._begin(bucket, document, file_id, session, Times.begin(bucket.files, {}))
 

@@ -38,14 +38,14 @@ def _page(cursor: ServerCursor[Any], tailable: bool) -> Deferred[Any]:
 
 def _cancelled(page: Deferred[Any]) -> None:
     """The canceller: a function, for a bound method would make a circle and so delay the end of a dropped cursor."""
-    assert isinstance(page, _NextPage) and page._loading is not None
+    assert isinstance(page, _NextPage)
     page._loading.cancel()
 
 
 class _NextPage(LazyDeferred[Any]):
     """The page after one that was given: it is asked for when somebody waits for it, however they do."""
 
-    _loading: Deferred[Any] | None = None
+    _loading: Deferred[Any]
 
     def __init__(self, cursor: ServerCursor[Any], tailable: bool) -> None:
         super().__init__(_cancelled)
@@ -58,7 +58,7 @@ class _NextPage(LazyDeferred[Any]):
 
     def cancel(self) -> None:
         """Give the page up, and the cursor with it: nothing more is wanted of it."""
-        if self._loading is None:
-            self._cursor.cancel()
-        else:
+        if self._begun:
             super().cancel()
+        else:
+            self._cursor.cancel()

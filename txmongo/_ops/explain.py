@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from pymongo.read_preferences import ReadPreference
+from typing import Any
 
 from txmongo._ops.base import ReplyContext, RetryKind
-from txmongo._ops.cursors import CursorBatch, CursorOperation
-from txmongo._ops.run_command import RunCommand
-
-if TYPE_CHECKING:
-    from txmongo._cmap.description import StreamDescription
+from txmongo._ops.cursors import CursorBatch
+from txmongo._ops.run_command import RunCommand, RunCursorCommand
 
 __all__ = ["Explain", "ExplainFind", "Explanation", "explain_command"]
 
@@ -49,41 +43,13 @@ class Explain(RunCommand):
     retry = RetryKind.READ
 
 
-class ExplainFind(CursorOperation):
+class ExplainFind(RunCursorCommand):
     """How the server would run a query; the result is a batch of one document, the plan."""
 
-    __slots__ = ("command",)
+    __slots__ = ()
 
-    name = "explain"
     retry = RetryKind.READ
     user_fields = None
-    sends_read_preference = True
-
-    def __init__(
-        self,
-        database: str,
-        command: Mapping[str, Any],
-        *,
-        codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
-        read_preference: Any = ReadPreference.PRIMARY,
-        session: Any = None,
-    ) -> None:
-        """
-        :param command: the whole command: ``explain`` with the ``find``, and perhaps ``verbosity``.
-        """
-        super().__init__(
-            database,
-            codec_options=codec_options,
-            reply_codec_options=codec_options,
-            read_preference=read_preference,
-            session=session,
-        )
-        self.sent = False
-        self.command = command
-
-    def build(self, description: StreamDescription) -> dict[str, Any]:
-        """A copy of the command."""
-        return dict(self.command)
 
     def parse(self, reply: Mapping[str, Any] | None, context: ReplyContext) -> CursorBatch:
         """The plan as the only document of the only batch."""

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from txmongo._cmap.pinning import Holder
 from txmongo._deferreds import Broadcast
 from txmongo._lazy_deferred import LazyDeferred
+from txmongo._ops.arguments import check_boolean
 from txmongo._ops.cursors import CursorBatch, CursorOperation, GetMore
 from txmongo._ops.session_state import SessionUse
 from txmongo._ops.timeouts import is_timeout
@@ -74,9 +75,10 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
     #: Whether all documents are wanted as one list.
     _wants_all = False
     #: The documents for the Deferred's result, once it was used as one.
-    _collected: list[ItemT] | None = None
-    #: Why a cursor failed that was started before anybody waited for it.
+    _collected: list[ItemT]
+    #: Why a cursor failed that was started before anybody waited for it, and whether it was for a batch ahead.
     _failure: Failure | None = None
+    _failed_ahead = False
     _retrieved = 0
     #: While the server is being told to forget the cursor.
     _killing: Broadcast | None = None
@@ -157,7 +159,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         that was not started nothing happens but that any later use fails so. Server-side, what was begun is ended and
         the cursor killed.
         """
-        if self._collected is not None:
+        if self._begun:
             super().cancel()
         elif self._state is not _State.CANCELLED:
             self._give_up(_State.CANCELLED)
@@ -174,10 +176,8 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
             self._first = operation = self._first_operation()
         else:
             operation = self._get_more()
-        if self._times is None:
-            loading = self._execute(operation)
-        else:
-            loading = self._times.execute(operation, whole=self._collected is not None)
+        times = self._times
+        loading = self._execute(operation) if times is None else times.execute(operation, whole=self._begun)
         self._loading = loading
         loading.addCallbacks(self._arrived, self._failed)
 
@@ -220,27 +220,28 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         """Give a batch to those who wait for one, else to the list, else keep it."""
         batch_waiters, self._batch_waiters = self._batch_waiters, []
         more_waiters, self._more_waiters = self._more_waiters, []
-        collected = self._collected
+        # One of them may begin to use it as a Deferred, which then sees to the rest itself.
+        begun = self._begun
         if batch_waiters:
             for waiter in batch_waiters:
                 waiter.callback(items)
-        elif collected is None:
+        elif not begun:
             self._buffer.extend(items)
-        elif collected or self._cursor_id:
+        elif self._collected or self._cursor_id:
             # Never the reply's own list, which listeners to command events may have kept.
-            collected.extend(items)
+            self._collected.extend(items)
         else:
-            self._collected = collected = items
+            self._collected = items
         self._last_batch_size = len(items)
         for more_waiter in more_waiters:
             more_waiter.callback(None)
         if self._prefetch and (batch_waiters or more_waiters):
             self._load_ahead()
-        if collected is not None and not self.called and self._state is _State.OPEN:
+        if begun and not self.called and self._state is _State.OPEN:
             if self._cursor_id and (items or not self._tailable):
                 self._load()
             else:
-                self._collected = []
+                collected, self._collected = self._collected, []
                 self.callback(collected)
 
     def _load_ahead(self) -> None:
@@ -260,6 +261,8 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
             return
         error = failure.value
         code = getattr(error, "code", None)
+        # Of a first command that fails unseen somebody has to hear; a batch that nobody asked for was fetched ahead.
+        self._failed_ahead = self._cursor_id is not None
         if (code in self._empty_on) if self._cursor_id is None else (self._tailable and code in _CURSOR_IS_GONE):
             # A tailable cursor ends so when what it stands on was overwritten: that is its end, not an error.
             self._forget()
@@ -280,7 +283,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         self._more_waiters = []
         for waiter in waiters:
             waiter.errback(failure)
-        if self._collected is not None and not self.called:
+        if self._begun and not self.called:
             self.errback(failure)
             return True
         return bool(waiters)
@@ -350,7 +353,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
     def __del__(self) -> None:
         if self._cursor_id and self._state is _State.OPEN and self._address is not None:
             self._leftovers.drop(self._namespace, self._cursor_id, self._address, self._kept, self._pin)
-        if self._failure is not None:
+        if self._failure is not None and not self._failed_ahead:
             _log.failure("Unhandled error in a cursor that nobody waited for", self._failure)
 
     def close(self, timeout_ms: float | None = None) -> Deferred[None]:
@@ -365,12 +368,11 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         :raises ValueError: it is negative.
         """
         limit = None if timeout_ms is None else self._leftovers.limit(timeout_ms)
-        if self._prefetch:
-            # Nobody asked for that batch.
+        if self._failed_ahead:
             self._failure = None
         if self._state not in (_State.CLOSED, _State.CANCELLED):
             self._give_up(_State.CLOSED, limit)
-            if self._collected is not None and not self.called:
+            if self._begun and not self.called:
                 self.errback(CancelledError())
         return succeed(None) if self._killing is None else self._killing.wait()
 
@@ -388,7 +390,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
 
         :raises InvalidOperation: it was used as a Deferred, which fires once; or a batch is on its way.
         """
-        if self._collected is not None:
+        if self._begun:
             raise InvalidOperation("a cursor that was used as a Deferred cannot be rewound: use clone()")
         if self._loading is not None:
             raise InvalidOperation("a cursor cannot be rewound while a batch is on its way: use clone()")
@@ -399,6 +401,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
             self._times = self._times.copy()
         self._cursor_id = self._address = self._failure = None
         self._retrieved = 0
+        self._wants_all = False
         self._buffer.clear()
 
     # --- state ---
@@ -454,8 +457,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         :param prefetch: false to fetch a batch only when it is asked for, which is how a cursor begins.
         :raises TypeError: it is not a bool.
         """
-        if not isinstance(prefetch, bool):
-            raise TypeError(f"prefetch must be a bool, not {type(prefetch).__name__}")
+        check_boolean("prefetch", prefetch)
         self._prefetch = prefetch
         return self
 
@@ -517,7 +519,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
         for waiters in (self._batch_waiters, self._more_waiters):
             if waiter in waiters:
                 waiters.remove(waiter)
-        if not self._batch_waiters and not self._more_waiters and self._collected is None:
+        if not self._batch_waiters and not self._more_waiters and not self._begun:
             self._give_up(_State.CANCELLED)
 
     # --- documents ---
@@ -527,7 +529,7 @@ class ServerCursor(LazyDeferred["list[ItemT]"], Generic[ItemT]):
 
         :raises InvalidOperation: it was used as a Deferred: all documents are in the list that this fires with.
         """
-        if self._collected is not None:
+        if self._begun:
             raise InvalidOperation(
                 "a cursor that was awaited has its documents in that list, none to iterate: use clone()"
             )

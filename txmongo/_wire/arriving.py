@@ -1,9 +1,9 @@
 """The batch of a cursor, decoded while the message that holds it arrives.
 
 A batch may have 16 MB and more. Gathered whole it needs that much memory, and then one long turn of the reactor that
-decodes all of it. Instead the documents that have come are decoded whenever there is half a megabyte of them, and
-taken out of the message (:meth:`txmongo._wire.decoder.Decoder.take_out`). What is left when its last byte has come is a
-small reply, which is read as any other; :meth:`ArrivingBatch.complete` puts the documents back into it.
+decodes all of it. Instead the documents that have come are decoded whenever there is a megabyte of them, and taken out
+of the message (:meth:`txmongo._wire.decoder.Decoder.take_out`). What is left when its last byte has come is a small
+reply, which is read as any other; :meth:`ArrivingBatch.complete` puts the documents back into it.
 
 The result is that of decoding the message as a whole, errors included: what does not look like the replies that servers
 send stays in the message, and so does what cannot be decoded. Kept: the "Find, getMore and killCursors commands"

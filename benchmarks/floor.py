@@ -141,8 +141,8 @@ async def floor(reactor: Any, rounds: int, seconds: float) -> None:
             return {
                 "plain socket": repeated(lambda: exchange(plain, request)),
                 "Twisted protocol": lambda end: bare.repeat(request, end),
-                "txmongo": awaited(lambda: operation(ours, name)),
-                "PyMongo": repeated(lambda: operation(theirs, name)),
+                "txmongo": awaited(operation(ours, name)),
+                "PyMongo": repeated(operation(theirs, name)),
             }
 
         found: dict[tuple[str, str], list[Figures]] = {}
@@ -163,12 +163,13 @@ async def floor(reactor: Any, rounds: int, seconds: float) -> None:
         print(f"{name:<12}{who:<18}{cpu:>8.1f} us CPU each ({ratio:.2f}){per_second:>10,.0f} /s")
 
 
-def operation(client: Any, name: str) -> Any:
-    """One operation of a driver."""
-    database = client[_DATABASE]
+def operation(client: Any, name: str) -> Callable[[], Any]:
+    """One operation of a driver, on a collection that is at hand."""
     if name == "find_one":
-        return database[_COLLECTION].find_one({"_id": 1})
-    return database[_WRITTEN].insert_one(data.small_document(1))
+        collection = client[_DATABASE][_COLLECTION]
+        return lambda: collection.find_one({"_id": 1})
+    written = client[_DATABASE][_WRITTEN]
+    return lambda: written.insert_one(data.small_document(1))
 
 
 def main() -> None:
